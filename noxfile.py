@@ -1,0 +1,71 @@
+"""Sessions: `nox -s quick`, `tests`, `slow`, `lint`, `gpu`, `bench`, `ablation -- SUITE ...`.
+
+Every session installs into a virtual environment of its own, at the versions of constraints.txt.
+"""
+
+import nox
+
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["tests", "lint"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    requirements = nox.project.dependency_groups(PYPROJECT, *groups) if groups else []
+    session.install("-c", "constraints.txt", "-e", ".", *requirements)
+    session.env["MLFLOW_DISABLE_TELEMETRY"] = session.env.get("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """The suite `quick`, with its report: minutes on two cores."""
+    install(session)
+    session.run("posenc", "run", "quick", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests but the slow ones, those for a GPU, and benchmarks."""
+    install(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """The tests that take minutes."""
+    install(session, "test")
+    session.run("pytest", "-m", "slow", "--timeout=1800", *session.posargs)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Every encoding and attention on a GPU against the CPU in float64, and the time of a step."""
+    install(session, "test")
+    session.run("pytest", "-m", "gpu", "-rs", "-s", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Single operations under pytest-benchmark."""
+    install(session, "test")
+    session.run("pytest", "-m", "benchmark", "--timeout=1800", "--benchmark-autosave", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and types."""
+    install(session, "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+
+
+@nox.session
+def ablation(session: nox.Session) -> None:
+    """Any suite, with any options of `posenc run`: `nox -s ablation -- SUITE ...`."""
+    if not session.posargs:
+        session.error("name a suite: nox -s ablation -- SUITE ...")
+    install(session)
+    session.run("posenc", "run", *session.posargs)

@@ -1,0 +1,1 @@
+"""Attention: softmax with its backends, and FAVOR+ (Performer). Needs torch alone."""

@@ -1,0 +1,154 @@
+"""FAVOR+: attention linear in length by positive orthogonal random features (Choromanski et al. 2021, Performer).
+
+exp(q . k) = E[phi(q) . phi(k)] with phi_f(x) = exp(w_f . x - |x|^2 / 2) / sqrt(M) (Lemma 1), rows w_f
+orthogonal in blocks (section 2.4). Shape suffixes as in posenc.encoding, and M features, C tokens a chunk.
+
+Where this departs from the official code, and why: exp overflows, so features are divided by something that cancels
+between numerator and denominator. For queries that is a maximum over their own features. For keys the
+official code takes a maximum over the whole sequence, which lets later tokens move earlier outputs of a causal model.
+Here each key is divided by a power of two of its own, and rows are brought together at the largest power of two
+*so far*: multiplying by powers of two is exact, so no output depends on a later token, not in the last bit. No
+epsilon is added to the features either: it would not cancel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+HIDDEN = -(10**6)
+"""The exponent of a hidden key: below every real one, so that it never sets a scale."""
+
+
+def orthogonal_features(count: int, width: int, generator: torch.Generator) -> Tensor:
+    """(M,K) float64: Gaussian rows, orthogonal within each block of K, with the norms of independent ones."""
+    blocks = []
+    for _ in range(-(-count // width)):
+        q, r = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))
+        blocks.append((q * r.diagonal().sign()).T)  # the signs make the rotation uniform (Haar)
+    norms = torch.randn(count, width, generator=generator, dtype=torch.float64).norm(dim=1, keepdim=True)
+    return torch.cat(blocks)[:count] * norms
+
+
+def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
+    """2^exponent for integers at most 0, exact; 0 where it would be subnormal. Made from bits: exp2 may round."""
+    bits, bias, mantissa = (torch.int64, 1023, 52) if dtype == torch.float64 else (torch.int32, 127, 23)
+    return (exponent.to(bits) + bias).clamp_min_(0).bitwise_left_shift_(mantissa).view(dtype)
+
+
+def _log_features(x: Tensor, projection: Tensor) -> Tensor:
+    return x @ projection.T - x.square().sum(-1, keepdim=True) / 2
+
+
+def query_features(queries: Tensor, projection: Tensor) -> Tensor:
+    """(B,H,L,M), each row divided by its largest: that cancels within the row."""
+    logs = _log_features(queries, projection)
+    return (logs - logs.amax(-1, keepdim=True).detach()).exp()
+
+
+def key_features(keys: Tensor, projection: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(B,H,S,M) features in (0,1], and (B,H,S) integers n: the features proper are 2^n times these.
+
+    Hidden keys (mask (B,S) False) have features of 0.
+    """
+    logs = _log_features(keys, projection)
+    exponents = (logs.detach().amax(-1) / math.log(2)).ceil().clamp(-(10**5), 10**5)
+    features = (logs - exponents[..., None] * math.log(2)).exp()
+    exponents = exponents.to(torch.int32)
+    if mask is not None:
+        hidden = ~mask[:, None, :]
+        features = features.masked_fill(hidden[..., None], 0.0)
+        exponents = exponents.masked_fill(hidden, HIDDEN)
+    return features, exponents
+
+
+def favor_attention(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    projection: Tensor,
+    *,
+    scale: float,
+    causal: bool,
+    mask: Tensor | None = None,
+    rotate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    chunk: int = 64,
+) -> Tensor:
+    """Linear attention's output (B,H,L,K), in memory linear in the length.
+
+    Args:
+        projection: (M,K) random features.
+        scale: what scores are multiplied by, split evenly between queries and keys.
+        mask: (B,S) bool, True at real keys; padding is out of the numerator and the denominator.
+        rotate: turns query and key features (equation 19 of RoFormer) for the numerator alone.
+        chunk: tokens handled at once when causal: memory is L x chunk, time L x (chunk + M).
+    """
+    dtype = torch.promote_types(values.dtype, torch.float32)  # features span many powers of ten: never in bf16
+    queries, keys, values, projection = (x.to(dtype) for x in (queries, keys, values, projection))
+    query = query_features(queries * math.sqrt(scale), projection)
+    key, exponents = key_features(keys * math.sqrt(scale), projection, mask)
+    turned_query, turned_key = rotate(query, key) if rotate else (query, key)
+    if not causal:
+        largest = exponents.amax(-1, keepdim=True)
+        factors = power_of_two(exponents - largest, dtype)[..., None]
+        numerator = turned_query @ ((turned_key * factors).transpose(-1, -2) @ values)
+        denominator = query @ (key * factors).sum(-2)[..., None]
+        return _divide(numerator, denominator)
+    return _causal(query, key, turned_query, turned_key, values, exponents, chunk)
+
+
+def _causal(
+    query: Tensor, key: Tensor, turned_query: Tensor, turned_key: Tensor, values: Tensor, exponents: Tensor, chunk: int
+) -> Tensor:
+    """Chunks at once: each row sees its own chunk pair by pair, and earlier chunks through their summed state."""
+    length, dtype = query.shape[2], query.dtype
+    query, key, turned_query, turned_key, values = (
+        _chunks(x, chunk) for x in (query, key, turned_query, turned_key, values)
+    )
+    exponents = _chunks(exponents[..., None], chunk, HIDDEN)[..., 0]  # (B,H,chunks,C)
+    so_far = exponents.flatten(2).cummax(-1).values.view_as(exponents)
+    last = so_far[..., -1]  # the scale of the state after each chunk
+    before = torch.cat((torch.full_like(last[..., :1], HIDDEN), last[..., :-1]), dim=-1)
+
+    # Within the chunk. A later key's factor is set to 0, and what it multiplies is finite: it leaves no trace.
+    later = torch.full((chunk, chunk), HIDDEN, dtype=exponents.dtype, device=query.device).triu(1)
+    factors = power_of_two((exponents[..., None, :] - so_far[..., :, None]).add_(later), dtype)
+    inner = (turned_query @ turned_key.transpose(-1, -2)) * factors
+    plain = inner if turned_key is key else (query @ key.transpose(-1, -2)) * factors
+    numerator, denominator = inner @ values, plain.sum(-1, keepdim=True)
+
+    if last.shape[-1] == 1:
+        return _divide(numerator, denominator).flatten(2, 3)[:, :, :length]
+
+    # From earlier chunks: their states, brought to the largest power of two so far, one after another.
+    own = power_of_two(exponents - last[..., None], dtype)[:, :, :-1, :, None]
+    added = (turned_key[:, :, :-1] * own).transpose(-1, -2) @ values[:, :, :-1]  # (B,H,chunks - 1,M,K)
+    added_sum = (key[:, :, :-1] * own).sum(-2)[..., None]  # (B,H,chunks - 1,M,1)
+    decay = power_of_two(before - last, dtype)[..., None, None]
+    state, state_sum = _states(added, decay), _states(added_sum, decay)
+    to_row = power_of_two(before[..., None] - so_far, dtype)[..., None]
+    numerator = numerator + (turned_query @ state) * to_row
+    denominator = denominator + (query @ state_sum) * to_row
+    return _divide(numerator, denominator).flatten(2, 3)[:, :, :length]
+
+
+def _chunks(x: Tensor, chunk: int, filler: float = 0) -> Tensor:
+    """(B,H,L,any) to (B,H,chunks,C,any), filled up at the end with keys that are hidden and rows that are cut."""
+    missing = -x.shape[2] % chunk
+    return torch.nn.functional.pad(x, (0, 0, 0, missing), value=filler).unflatten(2, (-1, chunk))
+
+
+def _states(added: Tensor, decay: Tensor) -> Tensor:
+    """The state before each chunk: zero before the first, then state * decay + added, chunk after chunk."""
+    states = [torch.zeros_like(added[:, :, 0])]
+    for index in range(added.shape[2]):
+        states.append(states[-1] * decay[:, :, index] + added[:, :, index])
+    return torch.stack(states, dim=2)
+
+
+def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    # The smallest normal number stands only where no key is visible at all (padding), where the numerator is 0.
+    return numerator / denominator.clamp_min(torch.finfo(denominator.dtype).tiny)

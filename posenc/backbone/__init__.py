@@ -1,0 +1,1 @@
+"""The one transformer that every encoding enters: encoder, decoder, encoder-decoder. Needs torch alone."""

@@ -1,0 +1,74 @@
+"""What a backbone is made of. One configuration serves all encodings of a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from posenc.encoding import Stack
+from posenc.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Shape of the transformer.
+
+    Attributes:
+        form: decoder (causal), encoder (both ways), or both with cross-attention.
+        vocabulary: how many kinds of tokens; set by the data.
+        layers: of each stack. width: D. heads: H. feedforward: the inner width.
+        attention: softmax, or performer (FAVOR+) in self- and cross-attention.
+        norm: layer norm before each part and once at the end (pre), or after each part (post, as in 2017).
+        dropout: on embeddings and on what each part adds. attention_dropout: on attention weights.
+        tied: the output layer is the embedding table.
+        features: M, random features a head (performer). redraw: new ones every so many steps; 0 means never.
+        chunk: tokens handled at once by causal performer attention.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
+
+    form: Literal["decoder", "encoder", "encoder-decoder"] = "decoder"
+    vocabulary: int = 256
+    layers: int
+    width: int
+    heads: int
+    feedforward: int
+    attention: Literal["softmax", "performer"] = "softmax"
+    norm: Literal["pre", "post"] = "pre"
+    activation: Literal["relu", "gelu"] = "gelu"
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    tied: bool = True
+    features: int = 64
+    redraw: int = 0
+    chunk: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary", "layers", "width", "heads", "feedforward", "features", "chunk"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"backbone.{name} = {getattr(self, name)}: at least 1 is wanted")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"backbone.{name} = {getattr(self, name)}: at least 0 and less than 1 is wanted")
+        if self.width % self.heads:
+            raise ConfigError(f"backbone.width = {self.width} is no multiple of backbone.heads = {self.heads}")
+        if self.redraw < 0:
+            raise ConfigError(f"backbone.redraw = {self.redraw}: 0 (never) or a number of steps is wanted")
+        if self.attention == "performer" and self.attention_dropout:
+            raise ConfigError("backbone.attention_dropout: a Performer has no attention weights to drop")
+
+    def stack(self, max_length: int, *, causal: bool) -> Stack:
+        """What an encoding is told of one stack of this backbone."""
+        return Stack(
+            layers=self.layers,
+            heads=self.heads,
+            width=self.width,
+            head_width=self.width // self.heads,
+            max_length=max_length,
+            causal=causal,
+        )
+
+    def stacks(self, max_length: int) -> list[Stack]:
+        """The stacks of this form: an encoder, a decoder, or one of each."""
+        directions = {"decoder": [True], "encoder": [False], "encoder-decoder": [False, True]}[self.form]
+        return [self.stack(max_length, causal=causal) for causal in directions]

@@ -1,0 +1,244 @@
+"""The command line. Each command imports what it needs when it runs, so that `posenc --help` is immediate.
+
+Exit status: 0 all done; 1 the program failed; 2 bad input; 3 some cells failed or a check did not pass; 130 stopped.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from posenc.errors import ConfigError, PosencError, UnknownNameError
+
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class _Group(click.Group):
+    """Prints a PosencError in a line or two and exits with 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PosencError as error:
+            click.echo(f"posenc: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=_Group, context_settings=HELP)
+@click.version_option(package_name="posenc")
+def main() -> None:
+    """Positional encodings compared on equal terms."""
+
+
+def _split(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    """`a,b(x=1,y=2)` at commas outside parentheses."""
+    if value is None:
+        return None
+    parts, depth = [""], 0
+    for character in value:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if any(not part.strip() for part in parts):
+        raise click.BadParameter(f"{value!r} has an empty part: write a,b,c")
+    return [part.strip() for part in parts]
+
+
+def _integers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
+    parts = _split(ctx, parameter, value)
+    try:
+        return None if parts is None else [int(part) for part in parts]
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: whole numbers are wanted, such as 0,1,2") from None
+
+
+def _results(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option(
+        "--results", default="results", show_default=True, type=click.Path(path_type=Path), help="Where results lie."
+    )(command)
+
+
+def _choice(command: Callable[..., None]) -> Callable[..., None]:
+    """The options by which `plan` and `run` change a suite."""
+    options = [
+        click.option("--scale", help="smoke, small or paper."),
+        click.option("--tasks", callback=_split, help="Only these of the suite's tasks: a,b."),
+        click.option("--encodings", callback=_split, help="These encodings instead: a,b(option=1),c+d; or all."),
+        click.option("--lengths", callback=_integers, help="These training lengths instead, in tokens."),
+        click.option("--seeds", callback=_integers, help="These seeds instead."),
+        click.option("--data", type=click.Path(), help="Where official data files lie (or POSENC_DATA)."),
+        click.option("--device", help="cpu or cuda."),
+        click.option("--precision", help="float32 or bfloat16 (autocast)."),
+        click.option("--backend", help="Of softmax attention: auto, reference, sdpa or xformers."),
+        click.option("--threads", type=int, help="CPU threads of a cell."),
+        click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any key of the task."),
+    ]
+
+    @functools.wraps(command)
+    def wrapped(*arguments: Any, **given: Any) -> None:
+        from posenc.config import parse_value
+        from posenc.driver import data_folder
+        from posenc.plan import Choice
+
+        changes = {}
+        for key in ("device", "precision", "backend", "threads"):
+            if (value := given.pop(key)) is not None:
+                changes[f"runtime.{key}"] = value
+        for change in given.pop("changes"):
+            key, equals, value = change.partition("=")
+            if not equals or not key:
+                raise ConfigError(f"--set {change}: KEY=VALUE is wanted, such as training.steps=200")
+            changes[key] = parse_value(value)
+        fields = {key: given.pop(key) for key in ("scale", "tasks", "encodings", "lengths", "seeds")}
+        choice = Choice(**fields, data=data_folder(given.pop("data")), changes=changes)
+        command(*arguments, choice=choice, **given)
+
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(["encodings", "tasks", "suites"]))
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def list_command(kind: str, as_json: bool) -> None:
+    """A line for each encoding, task or suite: its name, what it is, from which package."""
+    from posenc import catalogue
+
+    rows = catalogue.rows(kind)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        click.echo(f"{row['name']:<{width}}  {row['what']}  [{row['package']}]")
+
+
+@main.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """One encoding, task or suite, whole."""
+    from posenc import catalogue
+
+    click.echo(catalogue.show(name))
+
+
+@main.command()
+@click.argument("suite")
+@_choice
+@click.option("--speed", type=float, help="TFLOP/s that training reaches, for the estimate of time.")
+def plan(suite: str, choice: Any, speed: float | None) -> None:
+    """The cells of SUITE, their size and estimated time; runs nothing."""
+    from posenc import catalogue
+    from posenc import plan as planning
+
+    made = planning.make(planning.find_suite(suite), choice, need_data=False)
+    catalogue.print_plan(made, speed)
+
+
+@main.command()
+@click.argument("suite")
+@_choice
+@click.option("--jobs", type=int, help="Cells at once; by default as many as cores over threads a cell.")
+@click.option("--rerun", default="missing", show_default=True, help="missing, failed, stale (by other code) or all.")
+@_results
+def run(suite: str, choice: Any, jobs: int | None, rerun: str, results: Path) -> None:
+    """Run what is missing of SUITE (a suite, a TOML file, or a task), and write its report."""
+    from rich.console import Console
+
+    from posenc import driver
+    from posenc.report import terminal_table
+
+    command = shlex.join(["posenc", *sys.argv[1:]])
+    outcome = driver.run(suite, choice=choice, results=results, jobs=jobs, rerun=rerun, command=command, say=click.echo)
+    Console().print(terminal_table(outcome.store))
+    _print_failed(outcome.failed)
+    click.echo(f"report: {outcome.report}")
+    if outcome.stopped:
+        click.echo("stopped; the same command goes on where it was left")
+    sys.exit(outcome.exit_status)
+
+
+def _print_failed(failed: list[dict[str, Any]]) -> None:
+    for record in failed:
+        click.echo(f"{record['status']}: {record['name']}: {record['reason']}")
+
+
+@main.command()
+@click.argument("suite")
+@_results
+def status(suite: str, results: Path) -> None:
+    """How many cells of SUITE's last run are done, failed, not possible, running, left, or made by other code."""
+    from posenc import driver
+
+    found = driver.status(suite, results)
+    counts = found["counts"]
+    for key in ("done", "failed", "timed_out", "not_possible", "started", "left", "other_code"):
+        click.echo(f"{key.replace('_', ' '):<13} {counts[key]}")
+    _print_failed(found["failed"])
+
+
+@main.command()
+@click.argument("suite")
+@_results
+@click.option("--output", type=click.Path(path_type=Path), help="Where the report goes; by default beside the records.")
+def report(suite: str, results: Path, output: Path | None) -> None:
+    """The report of SUITE, or of a results folder, made again from its records."""
+    from posenc.report import write_report
+    from posenc.store import Store
+
+    folder = Path(suite) if (Path(suite) / "suite.json").is_file() else results / suite
+    click.echo(write_report(Store(folder), output or folder / "report"))
+
+
+@main.command()
+@click.argument("encoding")
+def check(encoding: str) -> None:
+    """Does ENCODING do what it declares? Measured on small models in float64."""
+    from rich.console import Console
+
+    from posenc import catalogue, properties
+
+    findings = properties.measure(encoding)
+    catalogue.print_findings(encoding, findings, Console())
+    sys.exit(0 if properties.passed(findings) else 3)
+
+
+@main.command()
+@click.argument("suite")
+@_results
+def sync(suite: str, results: Path) -> None:
+    """Rebuild what MLflow shows of SUITE from its records."""
+    from posenc import tracking
+    from posenc.driver import store_for
+
+    uri = tracking.default_uri(results.absolute())
+    click.echo(f"{tracking.sync(store_for(suite, results), uri)} cells in {uri}")
+
+
+@main.command()
+@_results
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=5000, show_default=True, type=int)
+def ui(results: Path, host: str, port: int) -> None:
+    """Serve MLflow's page on the results, on this machine alone unless told otherwise."""
+    import os
+
+    from posenc import tracking
+
+    uri = tracking.default_uri(results.absolute())
+    if uri.startswith("sqlite:") and not (results / "mlflow.db").is_file():
+        raise UnknownNameError("results folder", str(results), [], "--results: no mlflow.db in it, run a suite first")
+    click.echo(f"http://{host}:{port} shows {uri}; Ctrl-C ends it")
+    sys.stdout.flush()
+    arguments = tracking.ui_command(uri, host, port)
+    os.execv(arguments[0], arguments)

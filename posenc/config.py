@@ -1,0 +1,313 @@
+"""Tasks and suites as written in TOML, checked key by key.
+
+A task has base tables (`data`, `backbone`, `training`, `evaluation`) and, under `scales.<name>`, what each scale
+changes in them. `--set key=value` and a suite's `set` and `vary` change single keys after that. An error names the
+value, what is allowed, and the file and key where it was written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from posenc.backbone.config import BackboneConfig
+from posenc.errors import ConfigError, UnknownNameError
+from posenc.paths import content
+
+SCALES = ("smoke", "small", "paper")
+STRICT: dict[str, object] = {"extra": "forbid", "strict": True}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a task is and where it comes from: `paper_says` and `we_chose` keep the two apart."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
+
+    summary: str
+    paper: str
+    section: str
+    paper_says: list[str]
+    we_chose: list[str]
+    data: str
+    licence: str
+    revision: str
+    citation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where examples come from: `source` is a name that posenc.data knows; `splits` are parts of the whole."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
+
+    source: str
+    splits: tuple[float, float, float] = (0.9, 0.05, 0.05)
+
+    def __post_init__(self) -> None:
+        if min(self.splits) <= 0 or abs(sum(self.splits) - 1) > 1e-9:
+            raise ConfigError(f"data.splits = {list(self.splits)}: three positive parts that sum to 1 are wanted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a model is trained; the same for every encoding.
+
+    AdamW. Weight decay falls on matrices of the backbone alone: biases, norms, embeddings and whatever an
+    encoding owns have none, so that it regularises the same parameters whatever the encoding.
+
+    Attributes:
+        steps: optimiser steps. batch: sequences a step. accumulate: parts that a batch is worked off in.
+        schedule: after `warmup` steps that rise linearly from 0, the rate stays, falls along a cosine to a tenth
+            or linearly to zero at the last step, or falls as 1/sqrt(step).
+        clip: largest norm of the gradient; 0 leaves it alone.
+        validate_every: steps between scores on validation; the best of them is the model that is tested.
+        log_every: steps between rows of the training curve.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
+
+    steps: int
+    batch: int
+    accumulate: int = 1
+    learning_rate: float
+    schedule: Literal["constant", "cosine", "linear", "inverse_square_root"] = "constant"
+    warmup: int = 0
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    clip: float = 0.0
+    validate_every: int
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulate", "validate_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training.{name} = {getattr(self, name)}: at least 1 is wanted")
+        for name in ("warmup", "weight_decay", "clip"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"training.{name} = {getattr(self, name)}: at least 0 is wanted")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"training.learning_rate = {self.learning_rate}: more than 0 is wanted")
+        if self.batch % self.accumulate:
+            raise ConfigError(
+                f"training.batch = {self.batch} is no multiple of training.accumulate = {self.accumulate}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How a model is scored.
+
+    Attributes:
+        length_factors: the test split is scored at these multiples of the training length.
+        tokens: how many tokens of each split are scored, the same ones at every length; 0 means all.
+        batch_tokens: tokens that are scored at once.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
+
+    length_factors: list[int]
+    tokens: int = 0
+    batch_tokens: int = 16384
+
+    def __post_init__(self) -> None:
+        if not self.length_factors or min(self.length_factors) < 1 or 1 not in self.length_factors:
+            raise ConfigError(
+                f"evaluation.length_factors = {self.length_factors}: whole numbers, 1 among them, are wanted"
+            )
+        if self.tokens < 0 or self.batch_tokens < 1:
+            raise ConfigError("evaluation.tokens at least 0 and evaluation.batch_tokens at least 1 are wanted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """Where and in what precision a cell runs: part of its identity, since it changes its numbers."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    threads: int = 1
+    backend: Literal["auto", "reference", "sdpa", "xformers"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ConfigError(f"runtime.threads = {self.threads}: at least 1 is wanted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One task at one scale, every key decided."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
+
+    name: str
+    title: str
+    version: int
+    objective: str
+    length: int
+    card: Card
+    data: DataConfig
+    backbone: BackboneConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ConfigError(f"length = {self.length}: at least 1 is wanted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """One product of a suite: tasks x encodings x lengths x seeds x what `vary` names, with `set` fixed in all."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
+
+    tasks: list[str]
+    encodings: list[str]
+    lengths: list[int] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    set: dict[str, Any] = field(default_factory=dict)
+    vary: dict[str, list[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """What is compared with what. Encodings are listed by name, so that what is installed does not change it."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
+
+    name: str
+    title: str
+    description: str = ""
+    baseline: str
+    scale: Literal["smoke", "small", "paper"] = "smoke"
+    seeds: list[int]
+    grid: list[Grid]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dictionary.
+
+    Raises:
+        ConfigError: it cannot be read or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is no TOML: {error}") from None
+
+
+def available(kind: str) -> dict[str, Path]:
+    """The tasks or suites that come with posenc, by name. `glue/mrpc` stands in a folder of its own."""
+    folder = content(kind)
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))}
+
+
+def validate(kind: type[T], value: Mapping[str, Any], where: Mapping[tuple[str, ...], str], source: str) -> T:
+    """`value` as a `kind`, every key known and of its type.
+
+    Args:
+        where: for keys not written in `source` at their own place, where they were written.
+
+    Raises:
+        ConfigError: naming the value, what is allowed, and where it was written.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        # As JSON, strict checking takes a table for a dataclass and a list for a tuple, and still no "3" for 3.
+        return TypeAdapter(kind).validate_json(json.dumps(value, default=str))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = tuple(str(part) for part in first["loc"])
+        place = next((where[path[:n]] for n in range(len(path), 0, -1) if path[:n] in where), source)
+        key = ".".join(path)
+        if first["type"] == "unexpected_keyword_argument":
+            near = difflib.get_close_matches(path[-1], _siblings(kind, path), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            allowed = ", ".join(_siblings(kind, path))
+            raise ConfigError(f"{place}: unknown key {key}{hint} allowed: {allowed}") from None
+        given = "" if first["type"] == "missing" else f" = {first['input']!r}"
+        raise ConfigError(f"{place}: {key}{given}: {first['msg']}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def _siblings(kind: Any, path: tuple[str, ...]) -> list[str]:
+    """The keys allowed beside the last of `path`."""
+    for part in path[:-1]:
+        if part.isdigit():
+            kind = typing.get_args(kind)[0] if typing.get_args(kind) else kind
+        else:
+            kind = typing.get_type_hints(kind)[part]
+    return list(getattr(kind, "__dataclass_fields__", {}))
+
+
+def parse_value(text: str) -> Any:
+    """The value of `--set key=value`: TOML where it is that, else the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def task_at(name: str, scale: str, changes: Mapping[str, tuple[Any, str]], where: str = "") -> Task:
+    """A task at a scale, with single keys changed.
+
+    Args:
+        changes: dotted key to (value, where it was written).
+        where: where the task was named, for errors.
+
+    Raises:
+        UnknownNameError: no such task. ConfigError: a wrong key, type or value.
+    """
+    known = available("tasks")
+    if name not in known:
+        raise UnknownNameError("task", name, known, where)
+    source = str(known[name])
+    raw = read_toml(known[name])
+    scales = raw.pop("scales", {})
+    if not isinstance(scales, dict) or scale not in scales:
+        raise ConfigError(f"{source}: no scale {scale!r}; written there: {', '.join(scales) or 'none'}")
+    origins: dict[tuple[str, ...], str] = {}
+    _merge(raw, scales[scale], (), origins, f"{source} (scales.{scale})")
+    for key, (value, place) in changes.items():
+        nested: Any = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        _merge(raw, nested, (), origins, place)
+    return validate(Task, raw, origins, source)
+
+
+def _merge(
+    base: dict[str, Any],
+    over: Mapping[str, Any],
+    path: tuple[str, ...],
+    origins: dict[tuple[str, ...], str],
+    place: str,
+) -> None:
+    for key, value in over.items():
+        here = (*path, key)
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value, here, origins, place)
+        else:
+            base[key] = value
+            origins[here] = place
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """A configuration as plain dictionaries and lists, as it stands in a record."""
+    result: dict[str, Any] = json.loads(json.dumps(asdict(value)))
+    return result

@@ -1,0 +1,44 @@
+"""What a model costs before it runs: parameters and floating-point operations, counted on tensors without memory."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from posenc.attention.softmax import choose_backend
+from posenc.backbone.config import BackboneConfig
+from posenc.backbone.transformer import Transformer
+
+
+@lru_cache(maxsize=256)
+def count(backbone: BackboneConfig, encoding: str, length: int) -> tuple[dict[str, int], float]:
+    """Parameters (total, positional), and forward FLOPs a token at this length.
+
+    FLOPs are those of matrix products and attention, as torch.utils.flop_counter counts them (a multiply-add is
+    two); element-wise work is not counted. Training takes about three times the forward pass.
+
+    Raises:
+        NotPossibleError: the encoding cannot serve this backbone.
+    """
+    with torch.device("meta"):
+        model = Transformer(backbone, encoding, length, backend="reference").eval()
+        tokens = torch.zeros(1, length, dtype=torch.long)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(tokens, tokens) if backbone.form == "encoder-decoder" else model(tokens)
+    return model.count_parameters(), counter.get_total_flops() / length
+
+
+def backend_taken(backbone: BackboneConfig, encoding: str, length: int, asked: str, device: str) -> str:
+    """Which attention backend runs, of every stack: "favor" for a Performer.
+
+    Raises:
+        NotPossibleError: the encoding, or the backend asked for, cannot serve this backbone.
+    """
+    with torch.device("meta"):
+        model = Transformer(backbone, encoding, length, backend=asked)
+    if backbone.attention == "performer":
+        return "favor"
+    taken = [choose_backend(asked, part, backbone.attention_dropout, device) for part in model.encodings()]
+    return "+".join(dict.fromkeys(taken))

@@ -1,0 +1,1 @@
+"""Where examples come from: official files, the hub, or what every machine has."""

@@ -1,0 +1,97 @@
+"""Rotary position embedding (Su et al. 2021)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from posenc.encoding import Context, Encoding, LinearForm, Stack
+
+
+def rotate_pairs(x: Tensor, turns: Tensor) -> Tensor:
+    """Rotate channels (2i, 2i+1) of x (..., K) by the angles of unit complex numbers `turns` (..., R/2), R <= K.
+
+    The sparse product of equation (34). Channels from R on stay as they are. In float32 at the least: bf16 and
+    fp16 are widened and rounded once, at the end.
+    """
+    rotated = 2 * turns.shape[-1]
+    wide = x[..., :rotated].to(torch.promote_types(x.dtype, torch.float32))
+    pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)).contiguous())
+    turned = torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
+    return turned if rotated == x.shape[-1] else torch.cat((turned, x[..., rotated:]), dim=-1)
+
+
+class Rope(Encoding):
+    """q_m = R_m W_q x_m, k_n = R_n W_k x_n: channel pairs turned by m theta_i (equations 14, 15 and 34).
+
+    theta_i = base^(-2(i-1)/K), pairs (2i-1, 2i) interleaved as in the paper. Llama's and NeoX's layout of two
+    halves is this one up to a permutation of channels. The whole head is turned; some libraries turn a half or a
+    quarter. Angles are built in float64: in float32 they are off by 2.5e-4 at position 2,048, in bf16 by 8.
+
+    In a Performer the heads are rotated before the random features (the paper's code does this; "inside").
+    `rope_outside` is equation (19).
+
+    Options:
+        base: the longest wavelength is 2 pi times this.
+        fraction: the part of the head's channels that is turned, from the first on.
+    """
+
+    title = "rotates queries and keys by their positions"
+    paper = "Su et al. 2021, arXiv:2104.09864, equations 14, 15 and 34"
+    relative = True
+    keeps_norms = True
+    linear_form: ClassVar[LinearForm | None] = "inside"
+
+    def __init__(self, stack: Stack, *, base: float = 10000.0, fraction: float = 1.0) -> None:
+        super().__init__(stack)
+        if base <= 1:
+            raise ValueError(f"base={base}: more than 1 is wanted")
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction={fraction}: more than 0 and at most 1 is wanted")
+        self.base, self.fraction = base, fraction
+        self.rotated(stack.head_width)
+
+    def rotated(self, width: int) -> int:
+        """How many of `width` channels are turned: an even number, or a ValueError."""
+        channels = width * self.fraction
+        if channels != int(channels) or int(channels) % 2 or not channels:
+            raise ValueError(
+                f"{self.fraction:g} of a width of {width} is {channels:g} channels: an even number is wanted"
+            )
+        return int(channels)
+
+    def turns(self, positions: Tensor, width: int) -> Tensor:
+        """exp(i m theta) for positions (B or 1, L, 1) and `width` channels: complex128 (B or 1, 1, L, R/2)."""
+        rotated = self.rotated(width)
+        exponents = torch.arange(0, rotated, 2, dtype=torch.float64, device=positions.device) / rotated
+        angles = positions[..., 0].double()[:, None, :, None] * self.base**-exponents
+        return torch.polar(torch.ones_like(angles), angles)
+
+    def _rotate(self, x: Tensor, positions: Tensor, context: Context) -> Tensor:
+        dtype = torch.complex128 if x.dtype == torch.float64 else torch.complex64
+        key = ("rope", self.base, self.fraction, x.shape[-1], dtype)
+        if key not in context.cache:  # queries are the last of the keys: one table serves both
+            context.cache[key] = self.turns(context.key_positions, x.shape[-1]).to(dtype)
+        table = context.cache[key]
+        return rotate_pairs(x, table[:, :, table.shape[2] - positions.shape[1] :])
+
+    def rotate_query(self, queries: Tensor, positions: Tensor, context: Context) -> Tensor:
+        return self._rotate(queries, positions, context)
+
+    def rotate_key(self, keys: Tensor, positions: Tensor, context: Context) -> Tensor:
+        return self._rotate(keys, positions, context)
+
+
+class RopeOutside(Rope):
+    """RoPE on a Performer's features, in the numerator alone (equation 19).
+
+    sum_n (R_m phi(q_m))^T (R_n phi(k_n)) v_n / sum_n phi(q_m)^T phi(k_n): weights can be negative and need not
+    sum to 1. The number of features must be even. Softmax attention has no features, so it has no such form.
+    """
+
+    title = "rotates a Performer's features, in the numerator alone"
+    paper = "Su et al. 2021, arXiv:2104.09864, equation 19"
+    linear_form = "outside"
+    softmax_reason = "not possible: equation (19) rotates a Performer's features, and softmax attention has none"

@@ -1,0 +1,46 @@
+"""Errors that a user can do something about.
+
+Each says what was given, what is allowed, the nearest name where there is one, and where it was
+written (file and key). The command line prints them in a line or two and exits with status 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PosencError(Exception):
+    """Base of every error that bad input, missing data or an impossible request can cause."""
+
+
+class UnknownNameError(PosencError):
+    """A name that nothing is registered under."""
+
+    def __init__(self, kind: str, given: str, known: Iterable[str], where: str = "") -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+        hint = f" did you mean {near[0]!r}?" if near else ""
+        place = f" ({where})" if where else ""
+        super().__init__(f"unknown {kind} {given!r}{place}:{hint} known: {', '.join(names) or 'none'}")
+        self.given = given
+
+
+class ConfigError(PosencError):
+    """A wrong key, type or value in a TOML file, an option or a `--set`."""
+
+
+class DataError(PosencError):
+    """Data that is missing, damaged or not in its official layout."""
+
+
+class PluginError(PosencError):
+    """Another package's encoding that cannot be imported, or whose name is taken."""
+
+
+class NotPossibleError(PosencError):
+    """A combination that has no meaning, or is not built: never run, always said why."""
+
+
+class StoreError(PosencError):
+    """A results folder, a record or a checkpoint that cannot be used as it is."""

@@ -1,0 +1,100 @@
+"""Causal language modelling of bytes: predict the next byte; scored in bits per character."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from posenc.backbone.transformer import Transformer
+from posenc.config import EvaluationConfig
+from posenc.data.text import Bytes, ByteText
+from posenc.errors import DataError
+from posenc.objectives import Metric
+from posenc.seeds import derive
+
+
+class CausalLM:
+    """Windows of a byte text.
+
+    Training windows start anywhere; which ones a step sees depends on the seed and the step alone. Evaluation windows
+    stand side by side without overlap, so a byte is predicted from what stands before it in its own window: the
+    same bytes are scored at every length. (A sliding window would hide an encoding's failure beyond its length.)
+
+    Args:
+        text: train, validation and test by bytes.
+        length: of training windows, in bytes.
+        factors: evaluation lengths as multiples of it.
+    """
+
+    metric = Metric("bits_per_character", "bits per character", "lower")
+    vocabulary = 256
+
+    def __init__(
+        self, text: ByteText, splits: tuple[float, float, float], length: int, evaluation: EvaluationConfig
+    ) -> None:
+        self.splits = text.split(splits)
+        self.length, self.evaluation = length, evaluation
+        longest = length * max(evaluation.length_factors)
+        for name, content in self.splits.items():
+            if len(content) <= longest:
+                raise DataError(
+                    f"{text.name}: its {name} split has {len(content):,} bytes,"
+                    f" and length {longest:,} needs more than that"
+                )
+
+    @property
+    def lengths(self) -> list[int]:
+        """Evaluation lengths, in tokens."""
+        return [self.length * factor for factor in self.evaluation.length_factors]
+
+    def batch(self, seed: int, step: int, sequences: int) -> Tensor:
+        """(sequences, length + 1) bytes of a step: inputs and, one further, targets."""
+        train = self.splits["train"]
+        starts = np.random.default_rng(derive(seed, "batches", step)).integers(len(train) - self.length, size=sequences)
+        return _tensor(train[starts[:, None] + np.arange(self.length + 1)])
+
+    def loss(self, model: Transformer, batch: Tensor) -> Tensor:
+        """Mean cross-entropy in nats of (B, length + 1) bytes."""
+        logits = model(batch[:, :-1])
+        return functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+
+    def windows(self, split: str, length: int) -> Iterator[Tensor]:
+        """Batches (B, length + 1) of a split's windows side by side, the same bytes whatever the length."""
+        longest = max(self.lengths)
+        content = self.splits[split]
+        usable = (len(content) - 1) // longest * longest
+        if self.evaluation.tokens:
+            usable = min(usable, max(longest, self.evaluation.tokens // longest * longest))
+        starts = np.arange(0, usable, length)
+        rows = max(1, self.evaluation.batch_tokens // length)
+        for first in range(0, len(starts), rows):
+            yield _tensor(content[starts[first : first + rows, None] + np.arange(length + 1)])
+
+    @torch.no_grad()
+    def score(self, model: Transformer, split: str, length: int) -> tuple[float, int]:
+        """Bits per character of a split at a length, and how many bytes were scored."""
+        device = next(model.parameters()).device
+        nats, items = 0.0, 0
+        for batch in self.windows(split, length):
+            batch = batch.to(device)
+            logits = model(batch[:, :-1])
+            losses = functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten(), reduction="none")
+            nats += losses.double().sum().item()
+            items += losses.numel()
+        return nats / items / math.log(2), items
+
+    def baselines(self) -> dict[str, float]:
+        """What the trivial model scores on test: each byte by its share of the training split."""
+        counts = np.bincount(self.splits["train"], minlength=256) + 1.0
+        bits = -np.log2(counts / counts.sum())
+        scored = [batch[:, 1:].numpy().ravel() for batch in self.windows("test", max(self.lengths))]
+        return {"unigram": float(bits[np.concatenate(scored)].mean())}
+
+
+def _tensor(content: Bytes) -> Tensor:
+    return torch.from_numpy(content.astype(np.int64))

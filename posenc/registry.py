@@ -1,0 +1,261 @@
+"""Names to encodings: the built-in ones and those that other packages bring by entry points.
+
+An encoding is written as a name, with options and composition: `rope`, `rope(base=500000)`,
+`sinusoidal+rope`. Entries are `module:Class` texts until they are asked for, so listing names imports
+nothing, and one broken plug-in never stops the others. The entry-point group is `posenc.encodings`.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import typing
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from posenc.errors import ConfigError, PluginError, UnknownNameError
+
+if TYPE_CHECKING:
+    from posenc.encoding import Encoding, Stack
+
+GROUP = "posenc.encodings"
+
+BUILT_IN = {
+    "none": "posenc.encodings.none:NoEncoding",
+    "sinusoidal": "posenc.encodings.sinusoidal:Sinusoidal",
+    "learned": "posenc.encodings.learned:Learned",
+    "t5": "posenc.encodings.t5:T5",
+    "shaw": "posenc.encodings.shaw:Shaw",
+    "rope": "posenc.encodings.rope:Rope",
+    "rope_outside": "posenc.encodings.rope:RopeOutside",
+}
+DEFAULT = ("none", "sinusoidal", "learned", "t5", "shaw", "rope")
+"""The encodings that a task runs over where no suite names them."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where an encoding comes from: `target` is `module:Class`, `package` a distribution and its version."""
+
+    name: str
+    target: str
+    package: str
+
+
+_registered: dict[str, tuple[type[Encoding], str]] = {}
+
+
+def register(name: str, encoding: type[Encoding]) -> type[Encoding]:
+    """Add an encoding class under a name, for this process.
+
+    Worker processes do not see it: a suite's encodings come from entry points.
+
+    Raises:
+        PluginError: the name is taken, by whom and where.
+        ConfigError: the name cannot be written in a suite.
+    """
+    where = f"{inspect.getsourcefile(encoding) or encoding.__module__}:{encoding.__qualname__}"
+    _check_name(name, where)
+    taken = entries().get(name)
+    if name in _registered and _registered[name][0] is not encoding:
+        raise PluginError(f"encoding {name!r} from {where}: the name is taken by {_registered[name][1]}")
+    if name not in _registered and taken:
+        raise PluginError(f"encoding {name!r} from {where}: the name is taken by {taken.target} of {taken.package}")
+    _registered[name] = (encoding, where)
+    return encoding
+
+
+def _check_name(name: str, where: str) -> None:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+        raise ConfigError(f"encoding name {name!r} from {where}: allowed are letters, digits, '_' and '-'")
+
+
+@cache
+def _installed() -> tuple[dict[str, Entry], dict[str, str]]:
+    """Built-in and plug-in entries, and what is wrong with names that two packages claim."""
+    version = _own_version()
+    found = {name: Entry(name, target, f"posenc {version}") for name, target in BUILT_IN.items()}
+    clashes: dict[str, str] = {}
+    for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        package = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
+        entry = Entry(point.name, point.value.replace(" ", ""), package)
+        first = found.get(entry.name)
+        if first and (first.target, first.package) != (entry.target, entry.package):
+            clashes[entry.name] = (
+                f"encoding {entry.name!r} is claimed by {first.target} of {first.package}"
+                f" and by {entry.target} of {entry.package}: rename or uninstall one"
+            )
+        found.setdefault(entry.name, entry)
+    return found, clashes
+
+
+def _own_version() -> str:
+    try:
+        return metadata.version("posenc")
+    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
+        return "0+source"
+
+
+def entries() -> dict[str, Entry]:
+    """Every known encoding by name; nothing is imported."""
+    found = dict(_installed()[0])
+    for name, (encoding, _) in _registered.items():
+        found[name] = Entry(name, f"{encoding.__module__}:{encoding.__qualname__}", "registered in this process")
+    return found
+
+
+def load(name: str, where: str = "") -> type[Encoding]:
+    """The class registered under a single name.
+
+    Raises:
+        UnknownNameError: no such encoding.
+        PluginError: two packages claim the name, its module cannot be imported, or it is no Encoding.
+    """
+    if name in _registered:
+        return _registered[name][0]
+    found, clashes = _installed()
+    if name in clashes:
+        raise PluginError(clashes[name])
+    if name not in found:
+        raise UnknownNameError("encoding", name, entries(), where)
+    entry = found[name]
+    module, _, attribute = entry.target.partition(":")
+    try:
+        loaded = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a plug-in may fail in any way, and must name itself when it does
+        raise PluginError(
+            f"encoding {name!r} of {entry.package} cannot be loaded from {entry.target}:"
+            f" {type(error).__name__}: {error}"
+        ) from error
+    from posenc.encoding import Encoding
+
+    if not (isinstance(loaded, type) and issubclass(loaded, Encoding)):
+        raise PluginError(f"encoding {name!r} of {entry.package}: {entry.target} is no subclass of posenc.Encoding")
+    return loaded
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One encoding as written: its name and the options given."""
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        inside = ", ".join(f"{key}={value!r}" for key, value in self.options)
+        return f"{self.name}({inside})" if inside else self.name
+
+
+def parse(text: str, where: str = "") -> list[Spec]:
+    """`sinusoidal+rope(base=500000)` to its parts.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    place = f" ({where})" if where else ""
+    form = "write NAME, NAME(option=value) or NAME+NAME"
+    specs = []
+    for part in _split(text):
+        match = re.fullmatch(r"([A-Za-z][A-Za-z0-9_-]*)\s*(?:\((.*)\))?", part.strip(), flags=re.DOTALL)
+        if not match:
+            raise ConfigError(f"encoding {text!r}{place} cannot be read: {form}")
+        name, inside = match.groups()
+        try:
+            call = ast.parse(f"f({inside or ''})", mode="eval").body
+            assert isinstance(call, ast.Call) and not call.args and all(k.arg for k in call.keywords)
+            options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        except (SyntaxError, ValueError, AssertionError):
+            raise ConfigError(f"options ({inside}) of encoding {name!r}{place} cannot be read: {form}") from None
+        specs.append(Spec(name, tuple(sorted(options.items()))))
+    return specs
+
+
+def _split(text: str) -> list[str]:
+    """At each `+` outside parentheses."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "+" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of an encoding: its type as written and its default."""
+
+    name: str
+    type: type
+    default: Any
+
+
+def options_of(encoding: type[Encoding]) -> dict[str, Option]:
+    """The keyword-only parameters of an encoding's `__init__`."""
+    hints = typing.get_type_hints(encoding.__init__)
+    return {
+        parameter.name: Option(parameter.name, hints.get(parameter.name, object), parameter.default)
+        for parameter in inspect.signature(encoding.__init__).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def _options(spec: Spec, encoding: type[Encoding], where: str) -> dict[str, Any]:
+    """Options as given, of the declared types; integers are taken where floats are declared."""
+    declared = options_of(encoding)
+    place = f"{where}: {spec}" if where else str(spec)
+    given = {}
+    for key, value in spec.options:
+        if key not in declared:
+            raise UnknownNameError(f"option of encoding {spec.name!r}", key, declared, place)
+        wanted = declared[key].type
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if wanted is not object and (not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool))):
+            raise ConfigError(f"option {key}={value!r} ({place}): {wanted.__name__} is wanted")
+        given[key] = value
+    return given
+
+
+def describe(text: str, where: str = "") -> dict[str, str]:
+    """The canonical name, version and package of an encoding as written: its part in a cell's identity.
+
+    Options equal to their defaults are dropped, so that `rope` and `rope(base=10000)` are one.
+    """
+    names, versions, packages = [], [], []
+    for spec in parse(text, where):
+        encoding = load(spec.name, where)
+        declared = options_of(encoding)
+        given = _options(spec, encoding, where)
+        names.append(str(Spec(spec.name, tuple((k, v) for k, v in sorted(given.items()) if v != declared[k].default))))
+        versions.append(encoding.version)
+        package = entries()[spec.name].package
+        if package not in packages:
+            packages.append(package)
+    return {"name": "+".join(names), "version": "+".join(versions), "package": ", ".join(packages)}
+
+
+def create(text: str, stack: Stack, where: str = "") -> Encoding:
+    """Make the encoding written as `text`, for one stack. Its parameters are not yet drawn: see `initialise`.
+
+    Raises:
+        UnknownNameError: an unknown name or option.
+        ConfigError: it cannot be read, or an option has a wrong type or value.
+        PluginError: a package's encoding cannot be loaded.
+        NotPossibleError: parts that cannot be composed.
+    """
+    from posenc.encoding import Composite
+
+    parts = []
+    for spec in parse(text, where):
+        encoding = load(spec.name, where)
+        try:
+            parts.append(encoding(stack, **_options(spec, encoding, where)))
+        except ValueError as error:
+            raise ConfigError(f"encoding {spec}{f' ({where})' if where else ''}: {error}") from None
+    return parts[0] if len(parts) == 1 else Composite(stack, parts)

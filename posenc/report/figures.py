@@ -1,0 +1,232 @@
+"""Figures as SVG text: learning curves, and scores by evaluated length.
+
+One figure a group of cells, narrow enough for a phone. Colour, line and marker belong to the encoding and
+are the same in every figure; names stand at the ends of the lines. Figures are drawn without pyplot's
+state, and the same records give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from posenc.report.labels import LINE, label_ends, room_for
+from posenc.report.style import FONT, MUTED, SMALL, STYLE, WIDTH, Look
+from posenc.report.tables import GROUP
+from posenc.report.words import listed
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, and what is said under it. `name` is a file name without its ending."""
+
+    name: str
+    kind: str
+    place: dict[str, Any]
+    alt: str
+    notes: tuple[str, ...]
+    svg: str
+
+
+def learning_curves(curves: pd.DataFrame, styles: dict[str, Look]) -> list[Picture]:
+    """Validation score against training tokens: the mean over seeds, and a band from the lowest to the highest."""
+    pictures = []
+    for place, group in _groups(curves):
+        names = [name for name in styles if name in set(group["encoding"])]
+        with mpl.rc_context(STYLE):
+            figure, axes = _canvas(names)
+            # A marker on each of many points would hide the line; on a few it shows where it was measured.
+            marked = group["tokens"].nunique() <= 12
+            sns.lineplot(
+                data=group,
+                x="tokens",
+                y="value",
+                hue="encoding",
+                style="encoding",
+                ax=axes,
+                **_appearance(names, styles, marked=marked),
+                estimator="mean",
+                errorbar=("pi", 100),
+                err_kws={"alpha": 0.15, "linewidth": 0},
+            )
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            _finish(axes, "training tokens", f"validation {group['title'].iloc[0]}", group["better"].iloc[0])
+            means = group.groupby(["encoding", "tokens"])["value"].mean()
+            ends = [(name, name, means[name].index[-1], means[name].iloc[-1]) for name in names]
+            label_ends(axes, ends, styles)
+            svg = _svg(figure)
+        alt = f"Learning curves of {listed(names)}"
+        pictures.append(Picture(_file_name("curve", place), "curve", place, alt, (), svg))
+    return pictures
+
+
+def score_by_length(summary: pd.DataFrame, references: pd.DataFrame, styles: dict[str, Look]) -> list[Picture]:
+    """The score at each evaluated length, with its interval; the trained length is marked."""
+    pictures = []
+    for place, group in _groups(summary[summary["main"].astype(bool)]):
+        scored = group[group["n"] > 0]
+        if scored.empty:
+            continue
+        names = [name for name in styles if name in set(scored["encoding"])]
+        notes = _unscored(group)
+        labels = {name: _end_label(name, group) for name in names}
+        with mpl.rc_context(STYLE):
+            figure, axes = _canvas(list(labels.values()))
+            points = _points(scored, names)
+            sns.lineplot(
+                data=points,
+                x="x",
+                y="mean",
+                hue="encoding",
+                style="encoding",
+                ax=axes,
+                **_appearance(names, styles, marked=True),
+                estimator=None,
+                errorbar=None,
+            )
+            for row in points.to_dict("records"):
+                if not math.isnan(row["low"]):
+                    axes.vlines(row["x"], row["low"], row["high"], styles[row["encoding"]].colour, linewidth=1.2)
+            _length_axis(axes, sorted(set(scored["evaluated"])), place["length"])
+            _reference_lines(axes, references, place)
+            _finish(
+                axes,
+                "evaluated length",
+                f"{place['split'] or 'test'} {group['title'].iloc[0]}",
+                group["better"].iloc[0],
+            )
+            last = points.sort_values("x").groupby("encoding").last()
+            label_ends(axes, [(n, labels[n], last.loc[n, "x"], last.loc[n, "mean"]) for n in names], styles)
+            svg = _svg(figure)
+        alt = f"Score by evaluated length of {listed(names)}"
+        pictures.append(Picture(_file_name("length", place), "length", place, alt, tuple(notes), svg))
+    return pictures
+
+
+def _groups(frame: pd.DataFrame) -> Iterable[tuple[dict[str, Any], pd.DataFrame]]:
+    keys = [*GROUP, "split"] if "split" in frame else GROUP
+    for values, group in frame.groupby(keys, dropna=False, sort=False):
+        yield dict(zip(keys, values, strict=True)), group
+
+
+def _appearance(names: list[str], styles: dict[str, Look], *, marked: bool) -> dict[str, Any]:
+    return {
+        "hue_order": names,
+        "style_order": names,
+        "palette": {name: styles[name].colour for name in names},
+        "markers": {name: styles[name].marker for name in names} if marked else False,
+        "dashes": {name: styles[name].dashes for name in names},
+        "legend": False,
+    }
+
+
+def _points(scored: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Points on a binary logarithmic axis, encodings a little side by side so that their intervals can be seen."""
+    span = math.log2(max(scored["evaluated"])) - math.log2(min(scored["evaluated"]))
+    step = (span or 1.0) * 0.012
+    shift = {name: (index - (len(names) - 1) / 2) * step for index, name in enumerate(names)}
+    x = [math.log2(row.evaluated) + shift[row.encoding] for row in scored.itertuples()]
+    return scored.assign(x=x)
+
+
+def _length_axis(axes: Axes, lengths: list[int], trained: int) -> None:
+    lengths = sorted({*lengths, trained})
+    texts = [f"{length:,}\ntrained" if length == trained else f"{length:,}" for length in lengths]
+    axes.set_xticks([math.log2(length) for length in lengths], texts)
+    if len(lengths) == 1:
+        axes.set_xlim(math.log2(lengths[0]) - 0.5, math.log2(lengths[0]) + 0.5)
+    axes.axvline(math.log2(trained), color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=0)
+
+
+def _reference_lines(axes: Axes, references: pd.DataFrame, place: dict[str, Any]) -> None:
+    rows = list(at_place(references, place).itertuples())
+    for row in rows:
+        axes.axhline(row.value, color=MUTED, linewidth=1, linestyle=(0, (1, 1.5)), zorder=0)
+    low, high = axes.get_ylim()
+    for row in rows:
+        under = row.value > low + 0.9 * (high - low)  # there is no room over a line at the top
+        axes.annotate(
+            f"{row.name} (no model)",
+            (0.5, row.value),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, -3 if under else 3),
+            textcoords="offset points",
+            ha="center",
+            va="top" if under else "bottom",
+            color=MUTED,
+            fontsize=SMALL,
+        )
+
+
+def at_place(frame: pd.DataFrame, place: dict[str, Any]) -> pd.DataFrame:
+    """The rows of one group of cells."""
+    for key in GROUP:
+        frame = frame[frame[key].isna() if place[key] is None else frame[key] == place[key]]
+    return frame
+
+
+def _end_label(name: str, group: pd.DataFrame) -> str:
+    """The name, and at which lengths the line does not go on."""
+    mine = group[group["encoding"] == name]
+    last = mine.loc[mine["n"] > 0, "evaluated"].max()
+    missing = sorted(set(mine.loc[(mine["n"] == 0) & (mine["evaluated"] > last), "evaluated"]))
+    if not missing:
+        return name
+    return f"{name}, none {'at' if len(missing) == 1 else 'from'} {missing[0]:,}"
+
+
+def _unscored(group: pd.DataFrame) -> list[str]:
+    """What the figure lacks, and why: a line a reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in group[group["n"] == 0].itertuples():
+        found.setdefault((row.encoding, row.why), []).append(f"{row.evaluated:,}")
+    return [f"{name} at {listed(lengths)}: {why}" for (name, why), lengths in found.items()]
+
+
+def _canvas(labels: Sequence[str]) -> tuple[Figure, Axes]:
+    """A figure with room at its right for the labels, and height enough that they need not overlap."""
+    room = room_for(labels)
+    height = max(3.1, 1.0 + len(labels) * LINE)
+    figure = Figure(figsize=(WIDTH, height))
+    left, bottom, top = 0.5, 0.55, 0.34
+    box = (left / WIDTH, bottom / height, (WIDTH - left - room) / WIDTH, (height - bottom - top) / height)
+    return figure, figure.add_axes(box)
+
+
+def _finish(axes: Axes, x: str, y: str, better: Any) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel("")
+    text = f"{y} ({better} is better)" if isinstance(better, str) else y
+    # Over the axes rather than beside them, where a long name would be cut off.
+    axes.annotate(
+        text,
+        (0, 1),
+        xycoords=("figure fraction", "axes fraction"),
+        xytext=(8, 8),
+        textcoords="offset points",
+        fontsize=FONT,
+    )
+    axes.tick_params(length=3)
+
+
+def _svg(figure: Figure) -> str:
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
+def _file_name(kind: str, place: dict[str, Any]) -> str:
+    words = [kind, place["task"], place["scale"], place["attention"], place["variant"], f"L{place['length']}"]
+    if kind == "length" and place.get("split") not in (None, "test"):
+        words.append(place["split"])
+    return "-".join("".join(c if c.isalnum() or c in "._=" else "_" for c in str(word)) for word in words if word)

@@ -1,0 +1,345 @@
+"""Records to pandas: one row a score, and what follows from them. Nothing here words or rounds anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from posenc.report.intervals import SEEDS_FOR_A_CLAIM, holm, interval
+from posenc.report.words import is_number, listed, plural
+
+Record = dict[str, Any]
+
+GROUP = ["task", "scale", "attention", "variant", "length"]
+"""Cells that share these are compared with each other."""
+
+COLUMN = [*GROUP, "split", "metric", "evaluated"]
+"""Scores that share these stand in one column of a table."""
+
+_NOT_AN_AXIS = ("schema", "task", "task_version", "scale", "encoding", "length", "seed", "backbone.attention")
+_FOLLOWS_FROM_OTHERS = ("data.digest", "parent")
+
+CELL_FIELDS = {
+    "parameters": ("parameters", "total"),
+    "positional_parameters": ("parameters", "positional"),
+    "flops_per_token": ("flops_per_token",),
+    "tokens_seen": ("tokens_seen",),
+    "tokens_per_second": ("tokens_per_second",),
+    "seconds": ("times", "seconds"),
+    "training_seconds": ("times", "training_seconds"),
+    "peak_memory_bytes": ("peak_memory_bytes",),
+    "best_step": ("best_step",),
+    "backend": ("backend",),
+    "device": ("config", "runtime", "device"),
+    "precision": ("config", "runtime", "precision"),
+    "threads": ("config", "runtime", "threads"),
+    "commit": ("code", "commit"),
+    "dirty": ("code", "dirty"),
+    "data": ("data", "name"),
+    "data_digest": ("data", "digest"),
+}
+
+SCORE_FIELDS = (
+    *("id", "name", "suite", *GROUP, "encoding", "seed", "status", "reason"),
+    *("split", "evaluated", "metric", "title", "better", "main", "value", "items", "why"),
+    *CELL_FIELDS,
+)
+
+
+def dig(value: Any, path: Iterable[str]) -> Any:
+    """`record["a"]["b"]`, or None where any step is missing."""
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration with keys joined by dots."""
+    result: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def coordinates(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a cell stands in the comparison, but for its variant."""
+    return {
+        "task": config.get("task"),
+        "scale": config.get("scale"),
+        "attention": dig(config, ("backbone", "attention")),
+        "encoding": dig(config, ("encoding", "name")),
+        "length": config.get("length"),
+        "seed": config.get("seed"),
+    }
+
+
+def variants(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """For each cell's id, what else its suite varies: `training.learning_rate=0.002`, mostly nothing.
+
+    Without this, cells that differ in some field that no table names would be averaged as if they were seeds.
+    """
+    places: dict[tuple[Any, ...], list[tuple[str, dict[str, Any]]]] = {}
+    for cell in cells:
+        keys = {key: value for key, value in flat(cell["config"]).items() if not _is_key(key, _NOT_AN_AXIS)}
+        places.setdefault(tuple(coordinates(cell["config"]).values()), []).append((cell["id"], keys))
+    varied: set[str] = set()
+    for members in places.values():
+        names = {key for _, keys in members for key in keys}
+        varied |= {key for key in names if len({repr(keys.get(key)) for _, keys in members}) > 1}
+    shown = sorted(key for key in varied if key not in _FOLLOWS_FROM_OTHERS) or sorted(varied)
+    return {
+        name: ", ".join(f"{key}={keys[key]}" for key in shown if key in keys)
+        for members in places.values()
+        for name, keys in members
+    }
+
+
+def _is_key(key: str, families: Iterable[str]) -> bool:
+    return any(key == family or key.startswith(f"{family}.") for family in families)
+
+
+def ending(record: Mapping[str, Any]) -> str:
+    """How a cell without scores ended, in words: `failed: RuntimeError: ...`."""
+    word = {"not_possible": "not possible", "timed_out": "timed out"}.get(record["status"], record["status"])
+    reason = str(record.get("reason") or "").strip()
+    return reason if reason.startswith(word) else f"{word}: {reason}" if reason else word
+
+
+def evaluated_lengths(config: Mapping[str, Any]) -> list[int]:
+    """The lengths at which a cell is to be scored."""
+    factors = dig(config, ("evaluation", "length_factors")) or [1]
+    return [round(config["length"] * factor) for factor in factors]
+
+
+def _main_scores(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
+    """For each task: its metric's name, title and sense, and the split that is reported, from cells that know."""
+    known: dict[str, dict[str, Any]] = {}
+    for record in records:
+        metric = record.get("metric") or {}
+        if metric.get("name") and record["config"].get("task") not in known:
+            splits = [score["split"] for score in record.get("scores") or [] if score["split"] != "validation"]
+            known[record["config"]["task"]] = {**metric, "split": splits[0] if splits else "test"}
+    return known
+
+
+def scores_frame(records: Iterable[Record], manifest: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """One row a score; a cell that has none has a row for each length at which it was to be scored, with the why.
+
+    The manifest, where given, says what its suite varies even if only a part of it has run.
+    """
+    records = list(records)
+    by_id = variants(manifest["cells"] if manifest else records)
+    main = _main_scores(records)
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        config = record["config"]
+        metric = main.get(config.get("task"), {})
+        cell = {
+            **{key: record.get(key) for key in ("id", "name", "suite", "status", "reason")},
+            **coordinates(config),
+            "variant": by_id.get(record["id"], ""),
+            **{name: dig(record, path) for name, path in CELL_FIELDS.items()},
+        }
+        scores = record.get("scores") or [
+            {"split": metric.get("split", "test"), "length": length, "metric": metric.get("name", ""),
+             "value": None, "items": 0, "why": ending(record)}
+            for length in evaluated_lengths(config)
+        ]  # fmt: skip
+        for score in scores:
+            is_main = score["metric"] == metric.get("name", "")
+            value = score.get("value")
+            rows.append(
+                {
+                    **cell,
+                    **{key: score.get(key) for key in ("split", "metric", "items")},
+                    "evaluated": config["length"] if score.get("length") is None else score["length"],
+                    "title": (metric.get("title") if is_main else None) or score["metric"] or "score",
+                    "better": metric.get("better") if is_main else None,
+                    "main": is_main,
+                    "value": float(value) if is_number(value) else math.nan,
+                    "why": score.get("why") or (None if is_number(value) else "no value was recorded"),
+                }
+            )
+    return pd.DataFrame(rows, columns=list(SCORE_FIELDS))
+
+
+def _planned(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows for the cells of the manifest that have not ended, so that they are not forgotten."""
+    ended = set(frame["id"])
+    waiting = [
+        {"id": cell["id"], "name": cell["name"], "config": cell["config"], "status": "waiting", "reason": "not run yet"}
+        for cell in manifest["cells"]
+        if cell["id"] not in ended
+    ]
+    rows = scores_frame(waiting, manifest)
+    rows["why"] = "not run yet"
+    known = frame[frame["main"].astype(bool)].drop_duplicates("task").set_index("task")
+    for task in rows["task"].unique():
+        if task in known.index:
+            for field in ("metric", "title", "better", "split"):
+                rows.loc[rows["task"] == task, field] = known.loc[task, field]
+    return rows
+
+
+def summary(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """A row for each encoding, task, attention, trained length and evaluated length.
+
+    mean, sd, low, high: over the n seeds that have a score (95 % interval, Student's t), of the `cells` asked for.
+    difference, difference_low, difference_high: from the baseline, over the `pairs` of seeds that both have.
+    p, p_holm: of the paired t-test, and Holm-adjusted over all comparisons here with seeds enough for a claim.
+    why: why there is no mean. note: why seeds are missing. baseline_note: why the difference is missing or over fewer.
+    """
+    baseline = manifest["suite"].get("baseline")
+    by_id = variants(manifest["cells"])
+    whole = frame.assign(variant=frame["id"].map(lambda name: by_id.get(name, "")))
+    waiting = _planned(whole, manifest)
+    if len(waiting):
+        whole = pd.concat([whole, waiting], ignore_index=True) if len(whole) else waiting
+    whole = whole[whole["split"] != "validation"]
+    order = _first_seen([coordinates(cell["config"])["encoding"] for cell in manifest["cells"]])
+    rows: list[dict[str, Any]] = []
+    for place, column in whole.groupby(COLUMN, dropna=False, sort=False):
+        scores = {name: _by_seed(group) for name, group in column.groupby("encoding", sort=False)}
+        for name, group in sorted(column.groupby("encoding", sort=False), key=lambda pair: order.get(pair[0], 0)):
+            rows.append(
+                {
+                    **dict(zip(COLUMN, place, strict=True)),
+                    **{key: group[key].iloc[0] for key in ("title", "better", "main")},
+                    "encoding": name,
+                    "baseline": baseline,
+                    **_mean(group, scores[name]),
+                    **_difference(name, baseline, scores, column),
+                }
+            )
+    result = pd.DataFrame(rows, columns=list(_SUMMARY_FIELDS))
+    claims = result["main"].astype(bool) & (result["pairs"] >= SEEDS_FOR_A_CLAIM) & result["p"].notna()
+    result.loc[claims, "p_holm"] = holm(list(result.loc[claims, "p"]))
+    return result
+
+
+_SUMMARY_FIELDS = (
+    *(*COLUMN, "title", "better", "main", "encoding", "baseline"),
+    *("n", "cells", "mean", "sd", "low", "high", "seeds", "why", "note"),
+    *("pairs", "difference", "difference_low", "difference_high", "p", "p_holm", "baseline_note"),
+)
+
+
+def _first_seen(names: Iterable[Any]) -> dict[Any, int]:
+    return {name: index for index, name in enumerate(dict.fromkeys(names))}
+
+
+def _by_seed(group: pd.DataFrame) -> dict[Any, float]:
+    return {seed: value for seed, value in zip(group["seed"], group["value"], strict=True) if is_number(value)}
+
+
+def _mean(group: pd.DataFrame, scores: dict[Any, float]) -> dict[str, Any]:
+    result = interval(list(scores.values()))
+    missing = group[~group["seed"].isin(list(scores))]
+    whys = "; ".join(
+        f"{plural(len(cells), 'seed')}: {why}" if scores or missing["why"].nunique() > 1 else str(why)
+        for why, cells in missing.groupby("why", sort=False)
+    )
+    notes = [f"{len(scores)} of {plural(len(group), 'seed')} ({whys})"] if scores and len(missing) else []
+    if len(scores) == 1:
+        notes.append("one seed: no interval")
+    return {
+        "n": len(scores),
+        "cells": len(group),
+        "seeds": listed(sorted(scores)),
+        "mean": result.mean,
+        "sd": result.sd,
+        "low": result.low,
+        "high": result.high,
+        "why": None if scores else whys,
+        "note": "; ".join(notes) or None,
+    }
+
+
+def _difference(name: str, baseline: Any, scores: dict[str, dict[Any, float]], column: pd.DataFrame) -> dict[str, Any]:
+    """From the baseline, over the seeds that both have, with the paired interval; or why there is none."""
+    mine, theirs = scores[name], scores.get(baseline, {})
+    seeds = [seed for seed in mine if seed in theirs]
+    note = None
+    if name == baseline or not mine:
+        seeds = []
+    elif not baseline:
+        note = "the suite names no baseline"
+    elif baseline not in scores:
+        note = f"no difference: the baseline {baseline} was not run here"
+    elif not theirs:
+        why = listed(column.loc[column["encoding"] == baseline, "why"])
+        note = f"no difference: the baseline {baseline} has no score here ({why})"
+    elif not seeds:
+        note = f"no difference: no seed that the baseline {baseline} has as well"
+    elif len(seeds) < max(len(mine), len(theirs)):
+        note = f"difference over {plural(len(seeds), 'seed')} that the baseline {baseline} has as well"
+        note += ": no interval" if len(seeds) == 1 else ""
+    result = interval([mine[seed] - theirs[seed] for seed in seeds])
+    return {
+        "pairs": len(seeds),
+        "difference": result.mean,
+        "p": result.p,
+        "p_holm": math.nan,
+        "baseline_note": note,
+        "difference_low": result.low,
+        "difference_high": result.high,
+    }
+
+
+def references(records: Iterable[Record], manifest: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """The trivial scores (such as a unigram model's) that cells recorded, for each group of cells."""
+    records = list(records)
+    by_id = variants(manifest["cells"] if manifest else records)
+    rows = [
+        {**coordinates(record["config"]), "variant": by_id.get(record["id"], ""), "name": name, "value": value}
+        for record in records
+        for name, value in (record.get("baselines") or {}).items()
+        if is_number(value)
+    ]
+    frame = pd.DataFrame(rows, columns=[*GROUP, "name", "value"])
+    return frame.groupby([*GROUP, "name"], dropna=False, sort=False, as_index=False)["value"].mean()
+
+
+def cost_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """What each encoding cost: means over its finished cells, and the largest memory."""
+    done = frame[frame["status"] == "done"].drop_duplicates("id")
+    numbers = [name for name in CELL_FIELDS if name in (*_MEANS, "peak_memory_bytes")]
+    done = done.assign(**{name: pd.to_numeric(done[name]) for name in numbers}, cells=1)
+    rules = {"cells": "sum", **dict.fromkeys(_MEANS, "mean"), "peak_memory_bytes": "max"}
+    return done.groupby([*GROUP, "encoding"], dropna=False, sort=False, as_index=False).agg(rules)
+
+
+_MEANS = ("parameters", "positional_parameters", "flops_per_token", "tokens_seen", "tokens_per_second", "seconds")
+
+
+def configuration_differences(records: Iterable[Mapping[str, Any]], baseline: str) -> pd.DataFrame:
+    """Where a cell's configuration differs from its baseline's, the encoding apart: no rows is a fair comparison.
+
+    A cell that has no baseline cell of the same task, attention, length and seed has a row with an empty key.
+    """
+    cells = list(records)
+    by_id = variants(cells)
+    described = [
+        ({**coordinates(cell["config"]), "variant": by_id[cell["id"]]}, flat(cell["config"])) for cell in cells
+    ]
+    fields = [*GROUP, "seed"]
+    theirs = {
+        tuple(place[field] for field in fields): config for place, config in described if place["encoding"] == baseline
+    }
+    rows: list[dict[str, Any]] = []
+    for place, config in described:
+        if place["encoding"] == baseline:
+            continue
+        other = theirs.get(tuple(place[field] for field in fields))
+        keys = [""] if other is None else [key for key in {**other, **config} if not _is_key(key, ("encoding",))]
+        for key in keys:
+            pair = (config.get(key), (other or {}).get(key))
+            if other is None or repr(pair[0]) != repr(pair[1]):
+                rows.append({**place, "key": key, "value": pair[0], "baseline_value": pair[1]})
+    return pd.DataFrame(rows, columns=[*fields, "encoding", "key", "value", "baseline_value"])

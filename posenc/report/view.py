@@ -1,0 +1,235 @@
+"""What a report says, in words: made once from the tables, then laid out as HTML, Markdown, LaTeX or in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from posenc.report import words
+from posenc.report.figures import at_place
+from posenc.report.intervals import SEEDS_FOR_A_CLAIM
+from posenc.report.tables import GROUP
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands where an encoding's row meets an evaluated length's column."""
+
+    score: str = ""
+    difference: str = ""
+    why: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    encoding: str
+    seeds: str
+    entries: tuple[Entry, ...]
+    baseline: bool = False
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """The results of one group of cells in one metric."""
+
+    task: str
+    scale: str
+    title: str
+    metric: str
+    trained: int
+    lengths: tuple[int, ...]
+    baseline: str
+    best_word: str
+    rows: tuple[Row, ...]
+    references: tuple[tuple[str, str], ...]
+    claims: tuple[str, ...]
+    notes: tuple[str, ...]
+    data: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A plain table of texts."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...] = field(default=())
+
+
+def group_title(place: Mapping[str, Any], *, task: bool = True) -> str:
+    """`enwik8, performer attention, trained at length 64`."""
+    parts = [place["task"]] if task else []
+    parts.append(f"{place['attention']} attention" if place["attention"] else "")
+    parts += [place["variant"], f"trained at length {place['length']:,}"]
+    return ", ".join(str(part) for part in parts if part)
+
+
+def result_tables(summary: pd.DataFrame, references: pd.DataFrame, data: Mapping[Any, str]) -> list[ResultTable]:
+    """A table for each group of cells and each metric, the task's main metric first."""
+    keys = [*GROUP, "split", "metric"]
+    groups = list(summary.groupby(keys, dropna=False, sort=False))
+    groups.sort(key=lambda pair: not pair[1]["main"].any())  # a stable sort: groups keep their order
+    tables = []
+    for values, group in groups:
+        place = dict(zip(keys, values, strict=True))
+        label = data.get((place["task"], place["scale"]), "")
+        tables.append(_result_table(place, group, at_place(references, place), label))
+    return tables
+
+
+def _result_table(place: dict[str, Any], group: pd.DataFrame, references: pd.DataFrame, data: str) -> ResultTable:
+    lengths = sorted(set(group["evaluated"]))
+    decimals = words.decimals_for(group["mean"])
+    better = group["better"].iloc[0]
+    best: dict[int, float] = {}
+    if better in ("lower", "higher"):
+        by_length = group.groupby("evaluated")["mean"]
+        best = (by_length.min() if better == "lower" else by_length.max())[by_length.nunique() > 1].to_dict()
+    baseline = group["baseline"].iloc[0] or ""
+    rows = []
+    for name, mine in group.groupby("encoding", sort=False):
+        by_length = {row["evaluated"]: row for row in mine.to_dict("records")}
+        entries = tuple(_entry(by_length.get(length), decimals, best.get(length)) for length in lengths)
+        seeds = [str(by_length[length]["n"]) for length in lengths if length in by_length and by_length[length]["n"]]
+        rows.append(Row(name, "/".join(dict.fromkeys(seeds)) or "0", entries, name == baseline))
+    is_main = bool(group["main"].any())
+    split = "" if place["split"] in (None, "test") else f" ({place['split']})"
+    return ResultTable(
+        task=place["task"],
+        scale=place["scale"],
+        title=group_title(place),
+        metric=f"{group['title'].iloc[0]}{split}" + (f", {better} is better" if isinstance(better, str) else ""),
+        trained=place["length"],
+        lengths=tuple(lengths),
+        baseline=baseline,
+        best_word={"lower": "lowest mean", "higher": "highest mean"}.get(better, ""),
+        rows=tuple(rows),
+        references=_reference_scores(references, decimals) if is_main else (),
+        claims=tuple(claims(group)) if is_main else (),
+        notes=tuple(_notes(group)),
+        data=data,
+    )
+
+
+def _reference_scores(references: pd.DataFrame, decimals: int) -> tuple[tuple[str, str], ...]:
+    pairs = zip(references["name"], references["value"], strict=True)
+    return tuple((str(name), words.number(value, decimals)) for name, value in pairs)
+
+
+def _entry(row: Mapping[str, Any] | None, decimals: int, best: float | None) -> Entry:
+    if row is None:
+        return Entry(why="not asked for")
+    if not row["n"]:
+        return Entry(why=str(row["why"]))
+    half, difference_half = (row["high"] - row["low"]) / 2, (row["difference_high"] - row["difference_low"]) / 2
+    difference = ""
+    if row["pairs"]:
+        difference = words.with_half_width(row["difference"], difference_half, decimals, signed=True)
+    elif row["encoding"] == row["baseline"]:
+        difference = "baseline"
+    return Entry(words.with_half_width(row["mean"], half, decimals), difference, best=row["mean"] == best)
+
+
+def _notes(group: pd.DataFrame) -> list[str]:
+    """Every reason for fewer seeds or no difference, once, with the encodings and lengths it holds for."""
+    notes: dict[str, list[tuple[str, int]]] = {}
+    for row in group.to_dict("records"):
+        for text in (row["note"], row["baseline_note"]):
+            if isinstance(text, str):
+                notes.setdefault(text, []).append((row["encoding"], row["evaluated"]))
+    said = [f"{_where(places, group)}: {text}." for text, places in notes.items()]
+    if group["p_holm"].notna().any():
+        said.append(
+            "Told apart: p < 0.05 in the paired t-test, Holm-adjusted over all such comparisons of this report."
+        )
+    return said
+
+
+def _where(places: list[tuple[str, int]], group: pd.DataFrame) -> str:
+    lengths = {length for _, length in places}
+    names = words.listed(name for name, _ in places)
+    return names if lengths == set(group["evaluated"]) else f"{names} at {words.listed(sorted(lengths))}"
+
+
+def claims(group: pd.DataFrame) -> list[str]:
+    """What may be said of the differences at each evaluated length; of too few seeds, only that they are too few."""
+    if not (group["pairs"] > 0).any():
+        seeds = int(group["n"].max()) if len(group) else 0
+        return [_too_few(seeds)] if 0 < seeds < SEEDS_FOR_A_CLAIM else []
+    said: list[str] = []
+    for length, column in group.groupby("evaluated"):
+        enough = column[column["pairs"] >= SEEDS_FOR_A_CLAIM]
+        for pairs, few in column[column["pairs"].between(1, SEEDS_FOR_A_CLAIM - 1)].groupby("pairs"):
+            whole = len(few) == len(column[column["pairs"] > 0])
+            said.append(_too_few(int(pairs)) if whole else f"{words.listed(few['encoding'])}: {_too_few(int(pairs))}")
+        kinds: dict[str, list[str]] = {}
+        for row in enough.to_dict("records"):
+            kinds.setdefault(_verdict(row), []).append(row["encoding"])
+        if kinds:
+            found = "; ".join(
+                f"{kind} {column['baseline'].iloc[0]}: {', '.join(names)}" for kind, names in kinds.items()
+            )
+            said.append(f"At {length:,}: {found}.")
+    return list(dict.fromkeys(said))
+
+
+def _too_few(seeds: int) -> str:
+    return f"{words.plural(seeds, 'seed')}: too few for a claim (five needed)."
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    if row["p_holm"] >= 0.05:
+        return "not told apart from"
+    return "better than" if (row["difference"] < 0) == (row["better"] == "lower") else "worse than"
+
+
+def cost_grids(cost: pd.DataFrame) -> list[tuple[str, Grid]]:
+    """A table of costs for each group of cells."""
+    head = ("encoding", "parameters", "of these positional", "FLOPs a token", "tokens seen", "tokens/s", "time a cell",
+            "peak memory", "cells")  # fmt: skip
+    grids = []
+    for values, group in cost.groupby(GROUP, dropna=False, sort=False):
+        rows = [
+            (
+                str(row["encoding"]),
+                words.count(row["parameters"]),
+                words.count(row["positional_parameters"]),
+                words.short_count(row["flops_per_token"]),
+                words.short_count(row["tokens_seen"]),
+                words.short_count(row["tokens_per_second"]),
+                words.duration(row["seconds"]),
+                words.size_in_bytes(row["peak_memory_bytes"]),
+                str(row["cells"]),
+            )
+            for row in group.to_dict("records")
+        ]
+        grids.append((group_title(dict(zip(GROUP, values, strict=True))), Grid(head, tuple(rows))))
+    return grids
+
+
+def unscored(summary: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """The metrics that some finished cells do not have at one length: where, at which length, why."""
+    empty = summary[(summary["n"] == 0) & summary["main"].astype(bool)]
+    done = summary[summary["n"] > 0]
+    partly = empty.merge(done[[*GROUP, "encoding"]].drop_duplicates(), on=[*GROUP, "encoding"])
+    return [
+        (f"{row['encoding']}, {group_title(row)}", f"{row['evaluated']:,}", str(row["why"]))
+        for row in partly.to_dict("records")
+    ]
+
+
+def different_configurations(differences: pd.DataFrame) -> list[tuple[str, str]]:
+    """What differs beside the encoding, and in which cells."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for row in differences.to_dict("records"):
+        text = f"{row['key']} is {row['value']}, the baseline's {row['baseline_value']}"
+        text = text if row["key"] else "no baseline cell to hold it against"
+        where = f"{row['encoding']} ({group_title(row)}"
+        found.setdefault(text, {}).setdefault(where, []).append(str(row["seed"]))
+    return [
+        (text, "; ".join(f"{where}, seed {words.listed(seeds)})" for where, seeds in places.items()))
+        for text, places in found.items()
+    ]

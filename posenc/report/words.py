@@ -1,0 +1,109 @@
+"""Numbers and names as they are written in a report: rounding, signs, units, escapes."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+MINUS = "\u2212"
+
+
+class Markdown(str):
+    """Text that is Markdown already, so that it is not escaped again."""
+
+
+def is_number(value: Any) -> bool:
+    """Whether there is a finite number here (pandas writes a missing one as NaN or None)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def decimals_for(values: Iterable[Any]) -> int:
+    """So many decimals that the largest of the values has four figures: 3.012, 0.8512, 27.31."""
+    sizes = [abs(float(value)) for value in values if is_number(value)]
+    largest = max(sizes, default=0.0)
+    return 3 if largest == 0 else min(4, max(0, 3 - math.floor(math.log10(largest))))
+
+
+def number(value: Any, decimals: int, *, signed: bool = False) -> str:
+    """A rounded number with a true minus sign; `signed` writes the plus as well."""
+    if not is_number(value):
+        return "\u2013"
+    text = f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", MINUS)
+
+
+def with_half_width(value: Any, half: Any, decimals: int, *, signed: bool = False) -> str:
+    """`3.012 ± 0.020`, or the number alone where there is no interval."""
+    text = number(value, decimals, signed=signed)
+    if not is_number(half) or not is_number(value):
+        return text
+    smallest = 10.0**-decimals
+    width = number(half, decimals) if half == 0 or half >= smallest / 2 else f"<{smallest:.{decimals}f}"
+    return f"{text} \u00b1 {width}"
+
+
+def count(value: Any) -> str:
+    """A whole number with thousands set apart."""
+    return f"{round(value):,}" if is_number(value) else "\u2013"
+
+
+def short_count(value: Any) -> str:
+    """`1.2 M`: three figures and a unit of a thousand, a million, ..."""
+    if not is_number(value):
+        return "\u2013"
+    size = float(value)
+    for unit in ("", " k", " M", " G", " T"):
+        if abs(size) < 999.5 or unit == " T":
+            break
+        size /= 1000
+    return f"{size:.3g}{unit}" if abs(size) < 999.5 else f"{size:,.0f}{unit}"
+
+
+def size_in_bytes(value: Any) -> str:
+    """Bytes in a unit that reads well."""
+    if not is_number(value):
+        return "\u2013"
+    return f"{short_count(value)}B" if abs(value) >= 999.5 else f"{round(value)} B"
+
+
+def duration(seconds: Any) -> str:
+    """`14.2 s`, `3 min 20 s`, `2 h 05 min`."""
+    if not is_number(seconds):
+        return "\u2013"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plural(amount: int, noun: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
+
+
+def listed(values: Iterable[Any]) -> str:
+    """`0, 1, 2`, each once, in their order."""
+    return ", ".join(dict.fromkeys(str(value) for value in values))
+
+
+def markdown(value: Any) -> str:
+    """Any value as Markdown that shows it as it is: no markup, no HTML, no end of a table's cell."""
+    if isinstance(value, Markdown):
+        return value
+    text = " ".join(str(value).split("\n")).replace("\r", " ")
+    text = re.sub(r"([\\`*_{}\[\]|~$#!])", r"\\\1", text)
+    return html.escape(text, quote=False)
+
+
+def last_line(text: Any) -> str:
+    """The last line that says something: of a traceback, the error."""
+    lines = [line.strip() for line in str(text or "").splitlines() if line.strip()]
+    return lines[-1] if lines else ""

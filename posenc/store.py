@@ -1,0 +1,141 @@
+"""Results on disk: one folder a suite, one folder a cell, one record a cell, written whole or not at all.
+
+    results/<suite>/
+      suite.json            the manifest: what was asked for last, and by which command
+      mlflow.db             (beside it, in results/) the mirror; never read back
+      cells/<id>/
+        curve.jsonl         appended while the cell trains, a row an event
+        record.json         written last and atomically: that it exists means the cell ended
+        checkpoint.pt       kept only when asked for
+      report/               made from the above
+
+Records are the truth; everything else can be made again from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from posenc.errors import StoreError
+
+SCHEMA = 1
+STATUSES = ("done", "failed", "not_possible", "timed_out")
+
+Record = dict[str, Any]
+
+_UMASK = os.umask(0)  # can only be read by setting it: done once, while nothing else runs yet
+os.umask(_UMASK)
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text. NaN and infinity are refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of a value."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: a reader sees the old content or the new, never a part."""
+    raw = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp's own mode would hide results from everyone else
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself must survive a power cut
+    finally:
+        os.close(folder)
+
+
+class Store:
+    """The results of one suite, in one folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).absolute()
+
+    def cell_folder(self, cell_id: str) -> Path:
+        return self.folder / "cells" / cell_id
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.folder / "suite.json"
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        write_atomically(self.manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+    def read_manifest(self) -> dict[str, Any]:
+        try:
+            manifest: dict[str, Any] = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise StoreError(
+                f"no results in {self.folder}: run the suite first, or name its folder with --results"
+            ) from None
+        except ValueError as error:
+            raise StoreError(f"{self.manifest_path} is damaged ({error}): run the suite again to renew it") from None
+        return manifest
+
+    def write_record(self, record: Record) -> None:
+        """Seal a record with its own digest and write it. `record["id"]` names the cell."""
+        if record["status"] not in STATUSES:
+            raise StoreError(f"status {record['status']!r} of record {record['id']}: allowed: {', '.join(STATUSES)}")
+        body = {key: value for key, value in record.items() if key != "digest"}
+        sealed = {**body, "digest": digest(body)}
+        write_atomically(self.cell_folder(record["id"]) / "record.json", json.dumps(sealed, indent=1) + "\n")
+
+    def read_record(self, cell_id: str) -> Record | None:
+        """The record of a cell, or None if it has not ended.
+
+        Raises:
+            StoreError: the record is cut off, was edited by hand, or has another schema.
+        """
+        path = self.cell_folder(cell_id) / "record.json"
+        try:
+            record: Record = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise StoreError(f"{path} is damaged ({error}): remove it to run the cell again") from None
+        if record.get("schema") != SCHEMA:
+            raise StoreError(f"{path} has schema {record.get('schema')!r}; this version reads {SCHEMA}")
+        body = {key: value for key, value in record.items() if key != "digest"}
+        if record.get("digest") != digest(body):
+            raise StoreError(f"{path} was changed after it was written: remove it to run the cell again")
+        return record
+
+    def remove(self, cell_id: str) -> None:
+        """Forget how a cell ended and its curve, so that it runs anew."""
+        for name in ("record.json", "curve.jsonl", "checkpoint.pt"):
+            (self.cell_folder(cell_id) / name).unlink(missing_ok=True)
+
+    def records(self) -> Iterator[Record]:
+        """The records of the manifest's cells that have ended, in the manifest's order."""
+        for cell in self.read_manifest()["cells"]:
+            record = self.read_record(cell["id"])
+            if record is not None:
+                yield record
+
+    def curve(self, cell_id: str) -> list[dict[str, Any]]:
+        """The rows that a cell has written so far; a last line still being written is left out."""
+        try:
+            text = (self.cell_folder(cell_id) / "curve.jsonl").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in text.split("\n")[:-1] if line]

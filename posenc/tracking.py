@@ -1,0 +1,566 @@
+"""Records and curves to MLflow: a mirror that only the driver writes, and that may be missing or broken.
+
+Records are the truth, so nothing here is ever read back into a result: a run that MLflow refuses goes
+on without it, and `sync` makes the mirror again. Every cell has one run, found by its tag. What was sent
+is told by three tags of that run, so that neither a second call nor a restart writes anything twice:
+
+    posenc.points          how many points of the curve are there
+    posenc.points_digest   of those points: another curve under the same cell starts a new run
+    posenc.record_digest   written last: the run is whole, and mirrors that record
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import sqlite3
+import statistics
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from posenc.errors import ConfigError, PosencError, StoreError
+from posenc.store import STATUSES, Record, Store, canonical, digest
+
+CURVE_POINTS = 500  # the most that one metric of one run gets
+BATCH = 900  # metrics a call; MLflow refuses more than 1000 metrics, params and tags together
+TEXT = 4000  # older servers refuse longer tags and params
+CELL, POINTS, POINTS_DIGEST, RECORD = (
+    f"posenc.{name}" for name in ("cell_id", "points", "points_digest", "record_digest")
+)
+SUMMARY, CONTENT = "posenc.summary", "posenc.content_digest"
+RUN_STATUS = {"done": "FINISHED", "failed": "FAILED", "timed_out": "KILLED", "not_possible": "FINISHED"}
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7 would hold the driver for minutes when a server is gone
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # `posenc ui` only shows: no job workers beside it
+}
+AXES: dict[str, Callable[[dict[str, Any]], Any]] = {  # the swept axes under their fixed names
+    "encoding": lambda config: config["encoding"]["name"],
+    "task": lambda config: config["task"],
+    "length": lambda config: config["length"],
+    "seed": lambda config: config["seed"],
+    "backbone": lambda config: config["backbone"]["attention"],
+    "scale": lambda config: config["scale"],
+}
+
+
+class Point(NamedTuple):
+    key: str
+    step: int
+    value: float
+    seconds: float
+
+
+# ---- what is sent: plain functions of records and curves ----
+
+
+def metric_name(*parts: object) -> str:
+    """A name that MLflow takes on every system (no `@`, no `:`), from parts that may hold anything."""
+    clean = (re.sub(r"[^\w\-. ]", "_", str(part)).strip() for part in parts)
+    return "/".join(part if part.strip(".") else "_" for part in clean)[:250]
+
+
+def score_name(score: dict[str, Any]) -> str:
+    """`test/bits_per_character/L256`. MLflow's page groups charts by all but the last part."""
+    # A curve already has the name validation/...; the score of the checkpoint that it chose has its own.
+    split = "chosen" if score["split"] == "validation" else score["split"]
+    return metric_name(split, score["metric"], *([] if score.get("length") is None else [f"L{score['length']}"]))
+
+
+def finite(value: Any) -> bool:
+    """Whether MLflow may have it as a metric."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def row_metrics(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The names and values of one row of a curve; None and NaN too."""
+    if "split" in row:
+        yield metric_name(row["split"], row.get("metric"), f"L{row.get('length')}"), row.get("value")
+    else:
+        yield from ((metric_name("train", key), row[key]) for key in row if key not in ("step", "tokens", "seconds"))
+
+
+def thin(rows: Iterable[dict[str, Any]], steps: int | None, ended: bool) -> list[Point]:
+    """At most CURVE_POINTS points a metric, evenly over the `steps` planned, and the last when it has ended.
+
+    The points of a curve begin with the points of the same curve when it was shorter: so those already
+    sent stay right, and live, resumed and synced curves are the same.
+    """
+    rows = [row for row in rows if isinstance(row.get("step"), int)]
+    if not steps:
+        if not ended:
+            return []
+        steps = max((row["step"] for row in rows), default=1)
+    places = CURVE_POINTS - 2
+    taken: dict[str, int] = {}
+    held: dict[str, Point] = {}
+    points = []
+    for row in rows:
+        place = min(row["step"], steps) * places // max(steps, places)
+        for key, value in row_metrics(row):
+            if not finite(value):
+                continue
+            point = Point(key, row["step"], float(value), float(row.get("seconds") or 0))
+            if place > taken.get(key, -1):
+                taken[key] = place
+                held.pop(key, None)
+                points.append(point)
+            else:
+                held[key] = point
+    return points + (list(held.values()) if ended else [])
+
+
+def diverged_at(rows: Iterable[dict[str, Any]]) -> int | None:
+    """The first step whose loss or score is not a number."""
+    for row in rows:
+        for _, value in row_metrics(row):
+            if value is None or (isinstance(value, float) and not math.isfinite(value)):
+                return int(row.get("step") or 0)
+    return None
+
+
+def points_digest(points: list[Point]) -> str:
+    """Tells whether a curve is the one sent before; times, which a resume changes, do not count."""
+    return digest([[point.key, point.step, point.value] for point in points])
+
+
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of nested tables: `("training.steps", "400")`."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from flat(inner, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, canonical(value)
+
+
+def extra_axes(cells: list[dict[str, Any]]) -> list[str]:
+    """Fields of the configuration that a suite varies beside the fixed axes, such as `training.learning_rate`."""
+    seen: dict[tuple[Any, ...], dict[str, str]] = {}
+    found: dict[str, None] = {}
+    for cell in cells:
+        config = cell["config"]
+        kinds = ("objective", "backbone", "training", "evaluation", "runtime")
+        fields = dict(flat({kind: config.get(kind) for kind in kinds}))
+        first = seen.setdefault(tuple(axis(config) for axis in AXES.values()), fields)
+        found |= {key: None for key in fields.keys() | first.keys() if fields.get(key) != first.get(key)}
+    return sorted(found)
+
+
+def parameters(config: dict[str, Any], extra: list[str]) -> dict[str, str]:
+    """The swept axes of one cell, as MLflow's params."""
+    fields = dict(flat(config))
+    return {name: str(axis(config)) for name, axis in AXES.items()} | {key: fields.get(key, "null") for key in extra}
+
+
+def run_name(cell: dict[str, Any], cells: list[dict[str, Any]]) -> str:
+    """`rope/L64/s0`; before it the task and the attention, where a suite has several."""
+    task, attention = cell["config"]["task"], cell["config"]["backbone"]["attention"]
+    rest: str = cell["name"].removeprefix(f"{task}/{attention}/")
+    if rest == cell["name"]:
+        return rest
+    parts = [task] if len({other["config"]["task"] for other in cells}) > 1 else []
+    if len({other["config"]["backbone"]["attention"] for other in cells}) > 1:
+        parts.append(attention)
+    return "/".join([*parts, rest])
+
+
+def final_metrics(record: Record) -> dict[str, float]:
+    """The scores and costs of a record, under names that are the same for every encoding."""
+    times, counts = record.get("times") or {}, record.get("parameters") or {}
+    values = {score_name(score): score.get("value") for score in record.get("scores") or []}
+    values |= {metric_name("baseline", name): value for name, value in (record.get("baselines") or {}).items()}
+    names = ("tokens_per_second", "tokens_seen", "flops_per_token", "peak_memory_bytes")
+    values |= {name: record.get(name) for name in names}
+    values |= {"seconds": times.get("seconds"), "parameters": counts.get("total")}
+    values["parameters_positional"] = counts.get("positional")
+    return {name: float(value) for name, value in values.items() if value is not None and finite(value)}
+
+
+def final_tags(record: Record) -> dict[str, str]:
+    """How a cell ended, by what code and backend, and which scores were not possible."""
+    why = [f"{score_name(score)}: {score['why']}" for score in record.get("scores") or [] if score.get("why")]
+    tags = {
+        "status": record["status"],
+        "reason": record.get("reason"),
+        "backend": record.get("backend"),
+        "commit": (record.get("code") or {}).get("commit"),
+        "not_possible": "\n".join(why),
+    }
+    return {key: str(value)[:TEXT] for key, value in tags.items() if value}
+
+
+def summaries(cells: list[dict[str, Any]], records: Iterable[Record]) -> dict[str, dict[str, float]]:
+    """For each encoding the mean, standard deviation and number of seeds of each test score.
+
+    What a suite varies beside encoding and seed is never pooled: it stands before the metric's name.
+    """
+    extra = extra_axes(cells)
+    rows = [parameters(cell["config"], extra) for cell in cells]
+    varied = [key for key in (rows[0] if rows else {}) if len({row[key] for row in rows}) > 1]
+    varied = [key for key in varied if key not in ("encoding", "seed")]
+    values: dict[tuple[str, str], list[float]] = {}
+    for record in records:
+        row = parameters(record["config"], extra)
+        label = [row[key] if key in ("task", "backbone", "scale") else f"{key} {row[key]}" for key in varied]
+        for score in record.get("scores") or []:
+            if score["split"] == "test" and finite(score.get("value")):
+                name = "/".join([*(metric_name(part) for part in label), score_name(score)])
+                values.setdefault((row["encoding"], name), []).append(score["value"])
+    out: dict[str, dict[str, float]] = {AXES["encoding"](cell["config"]): {} for cell in cells}
+    for (encoding, name), seeds in values.items():
+        found = out.setdefault(encoding, {})
+        found |= {f"{name}/mean": statistics.fmean(seeds), f"{name}/seeds": float(len(seeds))}
+        if len(seeds) > 1:
+            found[f"{name}/sd"] = statistics.stdev(seeds)
+    return {encoding: found for encoding, found in out.items() if found}
+
+
+# ---- where it is sent ----
+
+
+def default_uri(results: Path) -> str:
+    """MLFLOW_TRACKING_URI, or a database in the results folder, under its absolute path."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(results).absolute() / 'mlflow.db'}"
+
+
+def database_of(uri: str) -> Path | None:
+    """The file of an SQLite URI, None for any other."""
+    match = re.match(r"sqlite(?:\+\w+)?:///([^?]*)(?:\?(.*))?$", uri)
+    if match is None:
+        return None
+    if "%" in match[1] or "/" in (match[2] or ""):  # MLflow and SQLAlchemy would take it for different files
+        raise StoreError(f"MLflow cannot use {uri}: a folder's name holds '%' or '?'; set MLFLOW_TRACKING_URI")
+    return Path(match[1]).absolute()
+
+
+def artifacts_of(uri: str) -> str | None:
+    """Where files go: beside the database, as an absolute file: URI. A server chooses its own place (None)."""
+    database = database_of(uri)
+    return (database.parent / "mlartifacts").as_uri() if database else None
+
+
+def prepare_environment() -> None:
+    """Telemetry off and MLflow quiet, unless the user set otherwise. Must come before MLflow is imported."""
+    if "MLFLOW_DISABLE_TELEMETRY" not in os.environ:
+        os.environ.setdefault("DO_NOT_TRACK", "true")
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Hold back the chatter of MLflow and of what it uses; errors are raised, not logged."""
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3", "sqlalchemy")]
+    before = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL + 1)
+            yield
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)
+
+
+def open_client(uri: str) -> Any:
+    """MLflow's client. Fails soon where MLflow is missing or its database is damaged or locked."""
+    prepare_environment()
+    try:
+        import mlflow  # its import sets its logger's level
+    except ImportError as error:
+        raise StoreError(f"MLflow cannot be imported ({error}): install it to mirror results there") from error
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL + 1)
+    database = database_of(uri)
+    if database is not None and database.exists():
+        # MLflow would try a damaged or locked database again for a hundred seconds; SQLite says it at once.
+        connection = sqlite3.connect(database, timeout=5, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            connection.execute("ROLLBACK")
+        finally:
+            connection.close()
+    return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def brief(error: Exception) -> str:
+    """An error in one line."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return (first if isinstance(error, PosencError) else f"{type(error).__name__}: {first}")[:300]
+
+
+def to_stderr(message: str) -> None:
+    """Where warnings go unless the caller takes them."""
+    print(message, file=sys.stderr)
+
+
+def milliseconds(moment: str | None) -> int:
+    """An ISO time of a record as MLflow's milliseconds; now, where there is none."""
+    try:
+        return int(datetime.fromisoformat(moment or "").timestamp() * 1000)
+    except ValueError:
+        return int(time.time() * 1000)
+
+
+def stamp(path: Path) -> tuple[int, int, int] | None:
+    """What tells that a file changed, without reading it."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+class Run:
+    """What MLflow has of one cell."""
+
+    def __init__(self, run: Any) -> None:
+        tags = run.data.tags
+        self.id: str = run.info.run_id
+        self.name: str | None = run.info.run_name
+        self.start: int = run.info.start_time
+        self.points = int(tags.get(POINTS, 0))
+        self.points_digest: str | None = tags.get(POINTS_DIGEST)
+        self.record: str | None = tags.get(RECORD)
+
+
+class Mirror:
+    """The cells of one suite in MLflow, as far as they have come.
+
+    Never stops a run: the first failure is told once through `warn`, then nothing more is tried.
+    """
+
+    def __init__(self, store: Store, uri: str, warn: Callable[[str], None] = to_stderr) -> None:
+        self.store, self.uri, self._warn = store, uri, warn
+        self._client: Any = None
+        self._off = False
+        self._experiment = ""
+        self._runs: dict[str, Run] = {}
+        self._summaries: dict[tuple[str, str], Any] = {}
+        self._seen: dict[str, Any] = {}
+        self._damaged: set[str] = set()
+
+    def update(self) -> None:
+        """Send what is new of every cell: new points of running ones, the record of those that ended."""
+        self._try(lambda: self._update(strict=False))
+
+    def finish(self, report_folder: Path | None) -> None:
+        """Write the summary runs: the report of the suite, and mean and spread of each encoding."""
+        self._try(lambda: self._finish(report_folder))
+
+    def _try(self, action: Callable[[], object]) -> None:
+        if self._off:
+            return
+        try:
+            with quietly():
+                action()
+        except Exception as error:  # whatever fails in a mirror, the cells that train go on
+            self._off = True
+            self._warn(
+                f"MLflow is not written any more ({brief(error)}). "
+                "The run goes on and keeps its records; `posenc sync` mirrors them later."
+            )
+
+    def _connect(self, manifest: dict[str, Any]) -> None:
+        if self._client is not None:
+            return
+        client = open_client(self.uri)
+        suite = manifest["suite"]
+        experiment = client.get_experiment_by_name(suite["name"])
+        if experiment is None:
+            note = "\n\n".join(str(suite[key]) for key in ("title", "description") if suite.get(key))
+            tags = {"mlflow.note.content": note[:TEXT]} if note else {}
+            self._experiment = client.create_experiment(suite["name"], artifacts_of(self.uri), tags)
+        else:
+            self._experiment = experiment.experiment_id
+            if experiment.lifecycle_stage == "deleted":
+                client.restore_experiment(self._experiment)
+        token = None
+        while True:
+            page = client.search_runs([self._experiment], max_results=1000, page_token=token)
+            for run in page:
+                tags = run.data.tags
+                if CELL in tags:
+                    self._runs.setdefault(tags[CELL], Run(run))
+                elif SUMMARY in tags:
+                    self._summaries[tags[SUMMARY], tags.get("posenc.encoding", "")] = run
+            token = page.token
+            if not token:
+                break
+        self._client = client
+
+    def _update(self, strict: bool) -> None:
+        manifest = self.store.read_manifest()
+        self._connect(manifest)
+        cells = manifest["cells"]
+        extra = extra_axes(cells)
+        for cell in cells:
+            folder = self.store.cell_folder(cell["id"])
+            now = stamp(folder / "record.json"), stamp(folder / "curve.jsonl")
+            if now == (None, None) or self._seen.get(cell["id"]) == now:
+                continue
+            try:
+                record = self.store.read_record(cell["id"])
+                ahead = record is not None and self._runs.get(cell["id"])
+                if not ahead or ahead.record != record["digest"]:  # type: ignore[index]
+                    self._update_cell(cell, record, self._rows(cell["id"]), run_name(cell, cells), extra)
+            except StoreError as error:  # one damaged cell does not hide the others
+                if strict:
+                    raise
+                if cell["id"] not in self._damaged:
+                    self._damaged.add(cell["id"])
+                    self._warn(f"not in MLflow: {brief(error)}")
+            self._seen[cell["id"]] = now
+
+    def _rows(self, cell_id: str) -> list[dict[str, Any]]:
+        try:
+            return self.store.curve(cell_id)
+        except ValueError as error:
+            raise StoreError(f"{self.store.cell_folder(cell_id) / 'curve.jsonl'} is damaged ({error})") from None
+
+    def _update_cell(
+        self, cell: dict[str, Any], record: Record | None, rows: list[dict[str, Any]], name: str, extra: list[str]
+    ) -> None:
+        config = cell["config"]
+        points = thin(rows, (config.get("training") or {}).get("steps"), ended=record is not None)
+        run = self._runs.get(cell["id"])
+        if run and run.record is None and record is None and len(points) < run.points:
+            return  # resumed from a checkpoint: the curve has not come back to where it was
+        if run and (run.record or (run.points and points_digest(points[: run.points]) != run.points_digest)):
+            self._client.delete_run(run.id)  # the cell ran anew; MLflow cannot take metrics back from a run
+            run = None
+        tags, params = {}, {}
+        if run is None:
+            begin = milliseconds(record["times"].get("started") if record else None)
+            made = self._client.create_run(self._experiment, begin, {CELL: cell["id"], "status": "running"}, name)
+            run = self._runs[cell["id"]] = Run(made)
+            params = {"id": cell["id"], **parameters(config, extra)}
+        elif run.name != name:
+            self._client.update_run(run.id, name=name)
+            run.name = name
+        metrics = [(p.key, p.value, run.start + int(p.seconds * 1000), p.step) for p in points[run.points :]]
+        if (step := diverged_at(rows)) is not None:
+            tags["diverged"] = f"at step {step}"
+        if points:
+            tags |= {POINTS: str(len(points)), POINTS_DIGEST: points_digest(points)}
+        if record is not None:
+            end = milliseconds(record["times"].get("ended"))
+            metrics += [(key, value, end, 0) for key, value in final_metrics(record).items()]
+            tags |= {**final_tags(record), RECORD: record["digest"]}
+            self._client.log_artifact(run.id, str(self.store.cell_folder(cell["id"]) / "record.json"))
+            self._client.set_terminated(run.id, RUN_STATUS[record["status"]], end)
+        self._log(run.id, metrics, params, tags)
+        run.points, run.points_digest = len(points), tags.get(POINTS_DIGEST)
+        run.record = record["digest"] if record else None
+
+    def _log(
+        self, run_id: str, metrics: list[tuple[str, float, int, int]], params: dict[str, str], tags: dict[str, str]
+    ) -> None:
+        """Params first, tags last: they say that everything before them has arrived."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        entities = [Metric(*metric) for metric in metrics]
+        given = [Param(metric_name(key), value[:TEXT]) for key, value in params.items()]
+        marks = [RunTag(key, value) for key, value in tags.items()]
+        for start in range(0, max(len(entities), 1), BATCH):
+            last = start + BATCH >= len(entities)
+            some, first = entities[start : start + BATCH], start == 0
+            self._client.log_batch(run_id, some, given if first else [], marks if last else [], synchronous=True)
+
+    def _finish(self, report_folder: Path | None) -> None:
+        manifest = self.store.read_manifest()
+        self._connect(manifest)
+        records = list(self.store.records())
+        found = summaries(manifest["cells"], records)
+        for encoding, metrics in found.items():
+            self._summarise("encoding", encoding, metrics)
+        for kind, encoding in list(self._summaries):
+            if kind == "encoding" and encoding not in found:  # its cells were removed, or fail now
+                self._client.delete_run(self._summaries.pop((kind, encoding)).info.run_id)
+        counts = Counter(record["status"] for record in records)
+        counts["missing"] = len(manifest["cells"]) - len(records)
+        tags = {f"cells.{status}": str(counts[status]) for status in (*STATUSES, "missing")}
+        self._summarise("suite", "", {}, tags, report_folder)
+
+    def _summarise(
+        self,
+        kind: str,
+        encoding: str,
+        metrics: dict[str, float],
+        tags: dict[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """One summary run, brought up to what is known now if that has changed."""
+        files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder and folder.is_dir() else []
+        hashes = [[str(path.relative_to(folder)), sha256(path.read_bytes()).hexdigest()] for path in files if folder]
+        content = digest([metrics, tags, hashes])
+        run = self._summaries.get((kind, encoding))
+        if run is not None and run.data.tags.get(CONTENT) == content:
+            return
+        if run is not None and run.data.metrics.keys() - metrics.keys():
+            self._client.delete_run(run.info.run_id)  # a score is gone, and MLflow cannot take it back
+            run = None
+        fixed = {"posenc.encoding": encoding} if encoding else {}
+        if run is None:
+            name = f"summary {encoding}".strip()
+            run = self._client.create_run(self._experiment, tags={SUMMARY: kind, **fixed}, run_name=name)
+        if files:
+            self._client.log_artifacts(run.info.run_id, str(folder), "report")
+        self._client.set_terminated(run.info.run_id)
+        now = int(time.time() * 1000)
+        values = [(key, value, now, 0) for key, value in metrics.items() if run.data.metrics.get(key) != value]
+        params = {"encoding": encoding} if encoding else {}
+        self._log(run.info.run_id, values, params, {**(tags or {}), CONTENT: content})
+        self._summaries[kind, encoding] = self._client.get_run(run.info.run_id)
+
+
+def sync(store: Store, uri: str) -> int:
+    """Make the mirror of a suite again from its records; how many cells are in it.
+
+    Raises:
+        StoreError: a record is damaged, or MLflow is missing, gone, or has a database that it cannot use.
+    """
+    mirror = Mirror(store, uri)
+    try:
+        with quietly():
+            mirror._update(strict=True)
+            mirror._finish(store.folder / "report")
+    except PosencError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError | sqlite3.Error) and type(error).__module__.partition(".")[0] not in (
+            "mlflow",
+            "sqlalchemy",
+            "alembic",
+        ):
+            raise  # a fault of this program: its traceback is wanted
+        database = database_of(uri)
+        hint = f"move {database} away and sync again" if database else "is the server there?"
+        raise StoreError(f"MLflow at {uri} cannot be written ({brief(error)}): {hint}") from error
+    return sum(cell["id"] in mirror._runs for cell in store.read_manifest()["cells"])
+
+
+def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
+    """The command that serves MLflow's pages on this machine. Run it with this process's environment."""
+    database_of(uri)
+    if re.match(r"https?:|databricks", uri):
+        raise ConfigError(f"MLFLOW_TRACKING_URI is a server already: open {uri} in a browser")
+    prepare_environment()
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    if artifacts := artifacts_of(uri):
+        command += ["--default-artifact-root", artifacts]
+    return [*command, "--host", host, "--port", str(port), "--workers", "1"]
