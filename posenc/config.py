@@ -230,7 +230,8 @@ def validate(kind: type[T], value: Mapping[str, Any], where: Mapping[tuple[str, 
         # As JSON, strict checking takes a table for a dataclass and a list for a tuple, and still no "3" for 3.
         return TypeAdapter(kind).validate_json(json.dumps(value, default=str))
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key makes the right one "missing" as well: the misspelling is what helps.
+        first = min(error.errors(), key=lambda found: found["type"] != "unexpected_keyword_argument")
         path = tuple(str(part) for part in first["loc"])
         place = next((where[path[:n]] for n in range(len(path), 0, -1) if path[:n] in where), source)
         key = ".".join(path)

@@ -1,0 +1,199 @@
+"""Suites and tasks to cells: identities, errors that name file and key, what is not possible and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from posenc import plan as planning
+from posenc.config import available, parse_value, task_at
+from posenc.errors import ConfigError, DataError, PosencError, UnknownNameError
+from posenc.plan import Choice, find_suite, make
+
+GRID = """
+[[grid]]
+tasks = ["enwik8"]
+encodings = ["none", "rope"]
+"""
+SUITE = 'name = "mine"\ntitle = "Mine"\nbaseline = "none"\nseeds = [0, 1]\n'
+
+
+def write(folder: Path, text: str, name: str = "mine.toml") -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def cells(text: str, tmp_path: Path, **choice: object) -> list[planning.Cell]:
+    return make(find_suite(write(tmp_path, text)), Choice(**choice)).cells  # type: ignore[arg-type]
+
+
+def test_quick_is_six_encodings_on_softmax_and_three_on_the_performer_with_three_seeds() -> None:
+    made = make(find_suite("quick"), Choice()).cells
+    assert len(made) == 27
+    assert len({cell.id for cell in made}) == 27
+    assert not any(cell.why_not for cell in made)
+    assert {cell.config["length"] for cell in made} == {64}
+
+
+def test_the_same_plan_has_the_same_ids(tmp_path: Path) -> None:
+    assert [cell.id for cell in cells(SUITE + GRID, tmp_path)] == [cell.id for cell in cells(SUITE + GRID, tmp_path)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training.steps": 7},
+        {"runtime.threads": 2},
+        {"runtime.precision": "bfloat16"},
+        {"runtime.backend": "reference"},
+        {"evaluation.tokens": 1024},
+        {"backbone.dropout": 0.1},
+        {"data.splits": [0.8, 0.1, 0.1]},
+    ],
+)
+def test_whatever_changes_numbers_changes_the_id(tmp_path: Path, changes: dict[str, object]) -> None:
+    plain = {cell.id for cell in cells(SUITE + GRID, tmp_path)}
+    changed = {cell.id for cell in cells(SUITE + GRID, tmp_path, changes=changes)}
+    assert len(plain) == len(changed) == 4
+    assert not plain & changed
+
+
+def test_seed_length_encoding_and_data_are_in_the_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = {cell.id for cell in cells(SUITE + GRID, tmp_path, lengths=[16, 32], seeds=[0, 1, 2])}
+    assert len(ids) == 12
+    monkeypatch.setattr(planning, "_data_digest", lambda *arguments: "other")
+    assert not ids & {cell.id for cell in cells(SUITE + GRID, tmp_path, lengths=[16, 32], seeds=[0, 1, 2])}
+
+
+def test_an_option_at_its_default_is_the_same_cell(tmp_path: Path) -> None:
+    first = cells(SUITE + GRID, tmp_path, encodings=["rope"], seeds=[0])
+    same = cells(SUITE + GRID, tmp_path, encodings=["rope(base=10000)"], seeds=[0])
+    other = cells(SUITE + GRID, tmp_path, encodings=["rope(base=500000)"], seeds=[0])
+    assert first[0].id == same[0].id != other[0].id
+    assert other[0].name == "enwik8/performer/rope(base=500000.0)/L64/s0"
+
+
+def test_vary_makes_an_axis_and_set_fixes_a_key(tmp_path: Path) -> None:
+    text = SUITE + GRID + 'set = { "training.steps" = 5 }\nvary = { "training.learning_rate" = [1e-3, 2e-3] }\n'
+    made = cells(text, tmp_path)
+    assert len(made) == 8
+    assert {cell.config["training"]["learning_rate"] for cell in made} == {1e-3, 2e-3}
+    assert {cell.config["training"]["steps"] for cell in made} == {5}
+    assert "enwik8/performer/rope/L64/learning_rate=0.001/s0" in {cell.name for cell in made}
+
+
+def test_what_is_not_possible_is_known_before_any_training(tmp_path: Path) -> None:
+    made = cells(SUITE + GRID, tmp_path, encodings=["shaw", "t5", "rope"], seeds=[0])
+    reasons = {cell.config["encoding"]["name"]: cell.why_not for cell in made}
+    assert "not built: cost" in str(reasons["shaw"])
+    assert "not built" in str(reasons["t5"])
+    assert reasons["rope"] is None
+    softmax = cells(
+        SUITE + GRID, tmp_path, encodings=["rope_outside", "shaw"], seeds=[0], changes={"backbone.attention": "softmax"}
+    )
+    assert "not possible" in str(softmax[0].why_not)
+    assert softmax[1].backend == "reference"
+    odd = cells(SUITE + GRID, tmp_path, encodings=["rope_outside"], seeds=[0], changes={"backbone.features": 31})
+    assert "31 features, an odd number" in str(odd[0].why_not)
+    asked = {"backbone.attention": "softmax", "runtime.backend": "sdpa"}
+    fused = cells(SUITE + GRID, tmp_path, encodings=["shaw"], seeds=[0], changes=asked)
+    assert "never shows attention weights" in str(fused[0].why_not)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = [", "is no TOML"),
+        (SUITE.replace("seeds = [0, 1]", 'seeds = ["a"]') + GRID, r"seeds\.0 = 'a'.*integer"),
+        (SUITE.replace("seeds", "sedes") + GRID, r"unknown key sedes; did you mean 'seeds'"),
+        (SUITE + GRID + "encodngs = []\n", r"unknown key grid\.0\.encodngs; did you mean 'encodings'"),
+        (SUITE + GRID + "lengths = 5\n", r"grid\.0\.lengths = 5"),
+        (SUITE, "grid"),
+        (SUITE.replace("[0, 1]", "[]") + GRID, "seeds is empty"),
+    ],
+)
+def test_a_bad_suite_names_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        cells(text, tmp_path)
+    assert "mine.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"encodings": ["ropee"]}, r"--encodings.*did you mean 'rope'"),
+        ({"encodings": ["rope(bas=3)"]}, r"option.*'bas'.*did you mean 'base'"),
+        ({"encodings": ["rope(base='x')"]}, "float is wanted"),
+        ({"encodings": ["rope(base=0.5)"]}, "more than 1 is wanted"),
+        ({"encodings": ["rope("]}, "cannot be read"),
+        ({"tasks": ["enwik9"]}, "did you mean 'enwik8'"),
+        ({"scale": "tiny"}, "unknown scale 'tiny'.*known: paper, small, smoke"),
+        ({"lengths": [0]}, "length 0"),
+        ({"changes": {"training.stesp": 3}}, r"--set training\.stesp: unknown key.*did you mean 'steps'"),
+        ({"changes": {"training.steps": "many"}}, r"--set training\.steps: training\.steps = 'many'.*integer"),
+        ({"changes": {"training.steps": 0}}, r"training\.steps = 0: at least 1"),
+        ({"changes": {"backbone.heads": 5}}, r"backbone\.width = 64 is no multiple of backbone\.heads = 5"),
+        ({"changes": {"runtime.device": "tpu"}}, r"runtime\.device = 'tpu'.*'cpu' or 'cuda'"),
+        ({"changes": {"data.source": "enwik9"}}, "unknown data source"),
+        ({"changes": {"training": 3}}, r"--set training: training = 3"),
+    ],
+)
+def test_a_bad_choice_is_refused_whole(tmp_path: Path, choice: dict[str, object], message: str) -> None:
+    with pytest.raises(PosencError, match=message):
+        cells(SUITE + GRID, tmp_path, **choice)
+
+
+def test_an_odd_head_is_refused_for_rotations(tmp_path: Path) -> None:
+    changes = {"backbone.width": 60, "backbone.heads": 4}
+    with pytest.raises(ConfigError, match="even number"):
+        cells(SUITE + GRID, tmp_path, encodings=["rope"], changes=changes)
+
+
+def test_missing_data_is_said_and_a_plan_counts_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from posenc.data import text
+
+    def missing(folder: Path | None) -> None:
+        raise DataError("enwik8: not found")
+
+    monkeypatch.setitem(text.SOURCES, "enwik8", missing)
+    suite = find_suite("enwik8")
+    with pytest.raises(DataError):
+        make(suite, Choice(scale="small"))
+    made = make(suite, Choice(scale="paper"), need_data=False)
+    assert {cell.config["data"]["digest"] for cell in made.cells} == {"not at hand"}
+    assert made.cells[0].config["backbone"]["layers"] == 12
+
+
+def test_an_unknown_suite_names_its_neighbour() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'quick'"):
+        find_suite("quik")
+    with pytest.raises(ConfigError, match="no such file"):
+        find_suite("nowhere/else.toml")
+
+
+@pytest.mark.parametrize("name", list(available("tasks")))
+@pytest.mark.parametrize("scale", ["smoke", "small", "paper"])
+def test_every_task_can_be_read_at_every_scale(name: str, scale: str) -> None:
+    assert task_at(name, scale, {}).name == name
+
+
+@pytest.mark.parametrize("name", list(available("suites")))
+def test_every_suite_can_be_read(name: str) -> None:
+    assert find_suite(name).name == name
+
+
+def test_the_papers_figures_stand_in_enwik8s_paper_scale() -> None:
+    task = task_at("enwik8", "paper", {})
+    assert (task.backbone.layers, task.backbone.width, task.backbone.heads) == (12, 768, 12)
+    assert (task.training.learning_rate, task.training.batch, task.length) == (1e-4, 128, 1024)
+    assert task.backbone.attention == "performer"
+    assert task.data.splits == (0.9, 0.05, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("3", 3), ("1e-3", 1e-3), ("true", True), ("[1, 2]", [1, 2]), ("rope", "rope")]
+)
+def test_values_given_on_the_command_line_are_toml_or_text(text: str, value: object) -> None:
+    assert parse_value(text) == value
