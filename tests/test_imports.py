@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent / "posenc"
 # From left to right, as data flows: a module imports only what stands before it (or beside it, in its own package).
 ORDER = [
     "errors", "seeds", "paths", "encoding", "registry", "encodings", "attention", "backbone", "cost", "properties",
-    "config", "store", "data", "objectives", "plan", "provenance", "training", "engines", "progress", "tracking",
+    "config", "store", "data", "objectives", "plan", "provenance", "training", "engines", "progress", "mirrored", "tracking",
     "report", "driver", "catalogue", "cli",
 ]  # fmt: skip
 TORCH_ALONE = ("encoding", "registry", "encodings", "attention", "backbone", "properties", "errors", "seeds")
@@ -77,5 +77,5 @@ def test_the_light_entrances_load_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_files_stay_readable() -> None:
-    long = {str(path): n for path in modules() if (n := len(path.read_text().splitlines())) > 450}
+    long = {str(path): n for path in modules() if (n := len(path.read_text().splitlines())) > 420}
     assert not long, "about 400 lines, one job each"

@@ -207,7 +207,7 @@ class LowAngles(Rope):
     def _rotate(self, x: Tensor, positions: Tensor, context: Context) -> Tensor:
         exponents = torch.arange(0, x.shape[-1], 2) / x.shape[-1]
         dtype = self.low if x.dtype != torch.float64 else x.dtype
-        angles = positions[:, None, :, :].to(dtype) * (self.base**-exponents.double()).to(dtype)
+        angles = positions[:, None, :, :].to(dtype) * (self.base ** -exponents.double()).to(dtype)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         even, odd = x[..., 0::2], x[..., 1::2]
         return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)

@@ -18,20 +18,9 @@ from typing import Any
 import pytest
 
 from posenc.errors import ConfigError, StoreError
+from posenc.mirrored import CURVE_POINTS, diverged_at, extra_axes, metric_name, run_name, summaries, thin
 from posenc.store import Store, digest
-from posenc.tracking import (
-    CURVE_POINTS,
-    Mirror,
-    default_uri,
-    diverged_at,
-    extra_axes,
-    metric_name,
-    run_name,
-    summaries,
-    sync,
-    thin,
-    ui_command,
-)
+from posenc.tracking import Mirror, default_uri, sync, ui_command
 
 mlflow = pytest.importorskip("mlflow")
 METRIC = {"name": "bits_per_character", "title": "bits per character", "better": "lower"}
