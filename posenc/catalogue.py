@@ -49,8 +49,7 @@ def show(name: str) -> str:
     encoding = registry.load(name)
     entry = registry.entries()[name]
     options = [
-        f"{o.name}: {getattr(o.type, '__name__', o.type)} = {o.default!r}"
-        for o in registry.options_of(encoding).values()
+        f"{o.name}: {registry.type_name(o.type)} = {o.default!r}" for o in registry.options_of(encoding).values()
     ]
     declared = {
         "paper": encoding.paper,

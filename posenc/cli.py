@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from posenc.errors import ConfigError, PosencError, UnknownNameError
+from posenc.registry import split
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -41,13 +42,7 @@ def _split(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     """`a,b(x=1,y=2)` at commas outside parentheses."""
     if value is None:
         return None
-    parts, depth = [""], 0
-    for character in value:
-        depth += {"(": 1, ")": -1}.get(character, 0)
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
+    parts = split(value, ",")
     if any(not part.strip() for part in parts):
         raise click.BadParameter(f"{value!r} has an empty part: write a,b,c")
     return [part.strip() for part in parts]

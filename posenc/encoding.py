@@ -151,6 +151,10 @@ class Encoding(nn.Module):
             return self.softmax_reason
         return None if self.linear_form else self.linear_reason
 
+    def why_not_features(self, features: int) -> str | None:
+        """Why it cannot enter on so many features (the form "outside"); None where it can."""
+        return None
+
     def why_not_at(self, length: int) -> str | None:
         """Why it has no answer at this length in tokens; None where it has one."""
         if self.max_length is not None and length > self.max_length:
@@ -215,7 +219,7 @@ class Encoding(nn.Module):
 
     def require_length(self, length: int) -> None:
         """Raise NotPossibleError where `why_not_at` has a reason: the last guard before a wrong answer."""
-        if reason := self.why_not_at(length):
+        if (reason := self.why_not_at(length)) is not None:
             raise NotPossibleError(reason)
 
 
@@ -280,6 +284,18 @@ class Composite(Encoding):
     def score_scale(self) -> float:
         own = [part.score_scale for part in self._parts if part.overrides("score_scale")]
         return own[0] if own else super().score_scale
+
+    def why_not(self, attention: str) -> str | None:
+        own = (part.why_not(attention) for part in self._parts)
+        return next((reason for reason in own if reason is not None), super().why_not(attention))
+
+    def why_not_features(self, features: int) -> str | None:
+        own = (part.why_not_features(features) for part in self._parts)
+        return next((reason for reason in own if reason is not None), None)
+
+    def why_not_at(self, length: int) -> str | None:
+        own = (part.why_not_at(length) for part in self._parts)
+        return next((reason for reason in own if reason is not None), None)
 
     def initialise(self, generator: torch.Generator) -> None:
         for part in self._parts:

@@ -8,7 +8,7 @@ Finding that names the hook. Parameters are moved off their start, so that what 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +24,9 @@ from posenc.backbone.layers import DecodingCache
 from posenc.backbone.transformer import Transformer, is_positional
 from posenc.encoding import Composite, Context, Encoding, prepare
 from posenc.errors import NotPossibleError, PosencError
+from posenc.guarded import HOOKS, HookError, ready
 from posenc.seeds import derive
 
-HOOKS = ("positions", "embed", "rotate_query", "rotate_key", "distance_bias", "score_bias", "mix_values")
 VOCABULARY, FEATURES = 32, 32
 SAME = 1e-10
 """Float64 outputs, of a size near 1, that differ by no more than this are the same but for rounding."""
@@ -51,10 +51,6 @@ class Finding:
     measured: str
     passed: bool | None
     why: str = ""
-
-
-class HookError(Exception):
-    """A hook that raised, or gave a wrong shape or type, or no number."""
 
 
 class Bench:
@@ -87,7 +83,7 @@ class Bench:
         for name, (direction, attention) in self.served.items():
             if causal in (None, direction) and kind in ("", attention):
                 model = Transformer(_config(direction, attention), self.encoding, room or 2 * self.length)
-                _ready(model.initialise(self.seed).encodings()[0], self.seed)
+                ready(model.initialise(self.seed).encodings()[0], self.seed)
                 yield name, model.double().eval(), model.encodings()[0]
 
     def tokens(self, length: int = 0) -> Tensor:
@@ -117,48 +113,6 @@ def _config(causal: bool, kind: str) -> BackboneConfig:
         form="decoder" if causal else "encoder", vocabulary=VOCABULARY, layers=2, width=64, heads=4, feedforward=64,
         attention="softmax" if kind == "softmax" else "performer", features=FEATURES, chunk=8,
     )  # fmt: skip
-
-
-@torch.no_grad()
-def _ready(encoding: Encoding, seed: int) -> Encoding:
-    """Move its parameters off their start, and make each hook, of its parts too, name itself where it fails."""
-    generator = torch.Generator().manual_seed(derive(seed, "moved"))
-    for parameter in encoding.parameters():
-        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    for part in encoding.modules():
-        if isinstance(part, Encoding) and not isinstance(part, Composite):
-            for hook in filter(part.overrides, HOOKS):
-                name = f"hook {hook} of {type(part).__name__}"
-                setattr(part, hook, partial(_guarded, name, hook, getattr(part, hook)))
-    return encoding
-
-
-def _guarded(name: str, hook: str, original: Callable[..., Tensor], *given: Any) -> Tensor:
-    try:
-        result = original(*given)
-    except NotPossibleError:
-        raise
-    except Exception as error:
-        raise HookError(f"{name} raised {type(error).__name__}: {error}") from error
-    if not isinstance(result, Tensor):
-        raise HookError(f"{name} gave a {type(result).__name__}, and no tensor")
-    context: Context = given[-1]
-    stack, first = context.stack, tuple(given[0].shape) if isinstance(given[0], Tensor) else ()
-    wanted: tuple[int | None, ...] = {  # None: any size will do
-        "positions": (None, context.keys, None),
-        "embed": first,
-        "distance_bias": (stack.heads, *first),
-        "score_bias": (None, stack.heads, context.queries, context.keys),
-        "mix_values": (*first[:3], stack.head_width),
-    }.get(hook, (*first[:3], None))
-    if len(wanted) != result.dim() or any(w not in (None, size) for w, size in zip(wanted, result.shape, strict=True)):
-        sizes = ", ".join("any" if size is None else str(size) for size in wanted)
-        raise HookError(f"{name} gave shape {tuple(result.shape)} where ({sizes}) is wanted")
-    if hook in ("embed", "rotate_query", "rotate_key") and result.dtype != given[0].dtype:
-        raise HookError(f"{name} gave {result.dtype} where {given[0].dtype} is wanted")
-    if not (result.isfinite() | (result == (-torch.inf if hook.endswith("bias") else 0))).all():
-        raise HookError(f"{name} gave values that are not finite")
-    return result
 
 
 def _apart(one: Tensor, other: Tensor) -> float:

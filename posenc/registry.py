@@ -8,10 +8,13 @@ nothing, and one broken plug-in never stops the others. The entry-point group is
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import re
+import types
 import typing
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -125,8 +128,8 @@ def load(name: str, where: str = "") -> type[Encoding]:
     entry = found[name]
     module, _, attribute = entry.target.partition(":")
     try:
-        loaded = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a plug-in may fail in any way, and must name itself when it does
+        loaded = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+    except (Exception, SystemExit) as error:  # a plug-in may fail in any way, and must name itself when it does
         raise PluginError(
             f"encoding {name!r} of {entry.package} cannot be loaded from {entry.target}:"
             f" {type(error).__name__}: {error}"
@@ -159,27 +162,33 @@ def parse(text: str, where: str = "") -> list[Spec]:
     place = f" ({where})" if where else ""
     form = "write NAME, NAME(option=value) or NAME+NAME"
     specs = []
-    for part in _split(text):
+    for part in split(text, "+"):
         match = re.fullmatch(r"([A-Za-z][A-Za-z0-9_-]*)\s*(?:\((.*)\))?", part.strip(), flags=re.DOTALL)
         if not match:
             raise ConfigError(f"encoding {text!r}{place} cannot be read: {form}")
         name, inside = match.groups()
         try:
             call = ast.parse(f"f({inside or ''})", mode="eval").body
-            assert isinstance(call, ast.Call) and not call.args and all(k.arg for k in call.keywords)
+            assert isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args
+            assert len({k.arg for k in call.keywords} - {None}) == len(call.keywords)  # each named, and once
             options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-        except (SyntaxError, ValueError, AssertionError):
+        except (SyntaxError, ValueError, TypeError, AssertionError):
             raise ConfigError(f"options ({inside}) of encoding {name!r}{place} cannot be read: {form}") from None
         specs.append(Spec(name, tuple(sorted(options.items()))))
     return specs
 
 
-def _split(text: str) -> list[str]:
-    """At each `+` outside parentheses."""
-    parts, depth = [""], 0
+def split(text: str, separator: str) -> list[str]:
+    """A text at each separator outside parentheses and quotes."""
+    parts, depth, quote = [""], 0, ""
     for character in text:
-        depth += {"(": 1, ")": -1}.get(character, 0)
-        if character == "+" and depth == 0:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        else:
+            depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == separator and depth == 0 and not quote:
             parts.append("")
         else:
             parts[-1] += character
@@ -188,16 +197,19 @@ def _split(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Option:
-    """One option of an encoding: its type as written and its default."""
+    """One option of an encoding: its type as annotated and its default."""
 
     name: str
-    type: type
+    type: Any
     default: Any
 
 
 def options_of(encoding: type[Encoding]) -> dict[str, Option]:
     """The keyword-only parameters of an encoding's `__init__`."""
-    hints = typing.get_type_hints(encoding.__init__)
+    try:
+        hints = typing.get_type_hints(encoding.__init__)
+    except NameError:  # an annotation that exists for type checkers alone: then any value may be given
+        hints = {}
     return {
         parameter.name: Option(parameter.name, hints.get(parameter.name, object), parameter.default)
         for parameter in inspect.signature(encoding.__init__).parameters.values()
@@ -205,20 +217,46 @@ def options_of(encoding: type[Encoding]) -> dict[str, Option]:
     }
 
 
+def type_name(wanted: Any) -> str:
+    """An option's type as people write it."""
+    return wanted.__name__ if isinstance(wanted, type) else str(wanted).replace("typing.", "")
+
+
+def _fitted(value: Any, wanted: Any) -> Any:
+    """`value` as the annotated type, integers taken where floats are; a TypeError where it is not of it."""
+    origin = typing.get_origin(wanted)
+    if origin is typing.Literal:
+        if any(value == choice and type(value) is type(choice) for choice in typing.get_args(wanted)):
+            return value
+        raise TypeError
+    if origin in (typing.Union, types.UnionType):
+        for choice in typing.get_args(wanted):
+            with suppress(TypeError):
+                return _fitted(value, choice)
+        raise TypeError
+    plain = origin or wanted
+    if plain is float and type(value) is int:
+        return float(value)
+    if not isinstance(plain, type):  # Any, a type variable: nothing to hold it to
+        return value
+    if not isinstance(value, plain) or (isinstance(value, bool) and plain not in (bool, object)):
+        raise TypeError
+    return value
+
+
 def _options(spec: Spec, encoding: type[Encoding], where: str) -> dict[str, Any]:
-    """Options as given, of the declared types; integers are taken where floats are declared."""
+    """Options as given, each of its annotated type."""
     declared = options_of(encoding)
     place = f"{where}: {spec}" if where else str(spec)
     given = {}
     for key, value in spec.options:
         if key not in declared:
             raise UnknownNameError(f"option of encoding {spec.name!r}", key, declared, place)
-        wanted = declared[key].type
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if wanted is not object and (not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool))):
-            raise ConfigError(f"option {key}={value!r} ({place}): {wanted.__name__} is wanted")
-        given[key] = value
+        try:
+            given[key] = _fitted(value, declared[key].type)
+        except TypeError:
+            wanted = type_name(declared[key].type)
+            raise ConfigError(f"option {key}={value!r} ({place}): {wanted} is wanted") from None
     return given
 
 

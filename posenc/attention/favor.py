@@ -19,7 +19,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-HIDDEN = -(10**6)
+LARGEST = 2**28
+"""Exponents of real keys stay within this, so that sums of them stay within an int32."""
+HIDDEN = -(2**29)
 """The exponent of a hidden key: below every real one, so that it never sets a scale."""
 
 
@@ -34,7 +36,7 @@ def orthogonal_features(count: int, width: int, generator: torch.Generator) -> T
 
 
 def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
-    """2^exponent for integers at most 0, exact; 0 where it would be subnormal. Made from bits: exp2 may round."""
+    """2^exponent for integers, exact; 0 where it would be subnormal. Made from bits, since exp2 may round."""
     bits, bias, mantissa = (torch.int64, 1023, 52) if dtype == torch.float64 else (torch.int32, 127, 23)
     return (exponent.to(bits) + bias).clamp_min_(0).bitwise_left_shift_(mantissa).view(dtype)
 
@@ -55,7 +57,7 @@ def key_features(keys: Tensor, projection: Tensor, mask: Tensor | None) -> tuple
     Hidden keys (mask (B,S) False) have features of 0.
     """
     logs = _log_features(keys, projection)
-    exponents = (logs.detach().amax(-1) / math.log(2)).ceil().clamp(-(10**5), 10**5)
+    exponents = (logs.detach().amax(-1) / math.log(2)).ceil().clamp(-LARGEST, LARGEST)
     features = (logs - exponents[..., None] * math.log(2)).exp()
     exponents = exponents.to(torch.int32)
     if mask is not None:
@@ -150,5 +152,10 @@ def _states(added: Tensor, decay: Tensor) -> Tensor:
 
 
 def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
-    # The smallest normal number stands only where no key is visible at all (padding), where the numerator is 0.
-    return numerator / denominator.clamp_min(torch.finfo(denominator.dtype).tiny)
+    # The floor (8e-31 in float32) is reached where no key is visible at all (padding), where the numerator is 0, and by
+    # queries and keys so long that float32 has lost them: a lower one would overflow in the backward pass.
+    denominator = denominator.clamp_min(torch.finfo(denominator.dtype).tiny * 2.0**26)
+    # Both are brought near 1 by a power of two of the row's own: the gradient holds 1 / denominator^2, which overflows
+    # where long queries and keys share no large feature.
+    factor = power_of_two(-torch.frexp(denominator.detach()).exponent, denominator.dtype)
+    return (numerator * factor) / (denominator * factor)

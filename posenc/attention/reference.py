@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Precision as written, whatever surrounds it; "meta", where FLOPs are counted, knows no autocast."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def weights(queries: Tensor, keys: Tensor, scale: float, bias: Tensor | None) -> Tensor:
@@ -12,10 +20,11 @@ def weights(queries: Tensor, keys: Tensor, scale: float, bias: Tensor | None) ->
     `bias` (B or 1, H or 1, L, S) is added to the scaled scores; -inf hides a key, False in a boolean one too.
     """
     wide = torch.promote_types(queries.dtype, torch.float32)
-    scores = scale * (queries.to(wide) @ keys.to(wide).transpose(-1, -2))
-    if bias is not None:
-        scores = scores.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else scores + bias.to(wide)
-    return scores.softmax(dim=-1)
+    with without_autocast(queries.device):
+        scores = scale * (queries.to(wide) @ keys.to(wide).transpose(-1, -2))
+        if bias is not None:
+            scores = scores.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else scores + bias.to(wide)
+        return scores.softmax(dim=-1)
 
 
 def attend(

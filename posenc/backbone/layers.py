@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from posenc.attention.favor import favor_attention, orthogonal_features
+from posenc.attention.reference import without_autocast
 from posenc.attention.softmax import choose_backend, score_table, softmax_attention
 from posenc.backbone.config import BackboneConfig
 from posenc.encoding import Context, Encoding, prepare
@@ -101,7 +100,10 @@ class Attention(nn.Module):
         scale = queries.shape[-1] ** -0.5
         if self.performer:
             return self._linear(queries, keys, values, scale, False, memory_mask)
-        table = None if memory_mask is None else memory_mask[:, None, None, :].expand(-1, 1, x.shape[1], -1)
+        table = None
+        if memory_mask is not None:  # a source that is nothing but padding is seen whole: no row may be empty
+            seen = memory_mask | ~memory_mask.any(dim=1, keepdim=True)
+            table = seen[:, None, None, :].expand(-1, 1, x.shape[1], -1)
         dropout = self.dropout if self.training else 0.0
         # No hook runs here, so the weights are needed only where dropout falls on them.
         backend = "reference" if self.dropout else ("sdpa" if self.asked == "auto" else self.asked)
@@ -126,8 +128,7 @@ class Attention(nn.Module):
             positions = context.query_positions
             return encoding.rotate_query(query, positions, context), encoding.rotate_key(key, positions, context)
 
-        device = queries.device.type  # "meta", where FLOPs are counted, knows no autocast
-        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+        with without_autocast(queries.device):
             heads = favor_attention(
                 queries,
                 keys,
@@ -215,10 +216,11 @@ class EncodedStack(nn.Module):
         self, config: BackboneConfig, encoding: Encoding, *, causal: bool, cross: bool = False, backend: str = "auto"
     ) -> None:
         super().__init__()
-        if reason := encoding.why_not(config.attention):
+        reason = encoding.why_not(config.attention)
+        if reason is None and config.attention == "performer" and encoding.linear_form == "outside":
+            reason = encoding.why_not_features(config.features)
+        if reason is not None:
             raise NotPossibleError(reason)
-        if config.attention == "performer" and encoding.linear_form == "outside" and config.features % 2:
-            raise NotPossibleError(f"not possible: rotating {config.features} features, an odd number, by pairs")
         self.encoding = encoding
         self.causal, self.performer = causal, config.attention == "performer"
         layers = (Layer(config, causal=causal, cross=cross, backend=backend) for _ in range(config.layers))

@@ -115,6 +115,8 @@ class Transformer(nn.Module):
         Decoder or encoder: of `tokens`. Encoder-decoder: of `targets` (B,L), having read `tokens` (B,S).
         """
         if self.config.form == "encoder-decoder":
+            if segments is not None:
+                raise NotPossibleError("not built: packed rows in an encoder-decoder")
             memory = self.hidden(tokens, mask=mask, segments=segments, cls=cls)
             if targets is None:
                 raise NotPossibleError("an encoder-decoder needs targets beside its tokens")

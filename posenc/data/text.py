@@ -98,7 +98,7 @@ def standard_library(folder: Path | None = None) -> ByteText:
 
 @lru_cache(maxsize=1)
 def enwik8(folder: Path | None) -> ByteText:
-    """The first 100,000,000 bytes of English Wikipedia's dump of 2006: the official file, plain or zipped, or the hub."""
+    """The first 100,000,000 bytes of English Wikipedia in 2006: the official file, plain or zipped, or the hub's."""
     places = ["enwik8/enwik8", "enwik8/enwik8.zip", "enwik8", "enwik8.zip"]
     if folder is not None:
         if not folder.is_dir():

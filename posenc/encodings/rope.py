@@ -51,16 +51,16 @@ class Rope(Encoding):
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction={fraction}: more than 0 and at most 1 is wanted")
         self.base, self.fraction = base, fraction
-        self.rotated(stack.head_width)
+        if self.linear_form != "outside":  # what is turned there are features, not heads
+            self.rotated(stack.head_width)
 
     def rotated(self, width: int) -> int:
         """How many of `width` channels are turned: an even number, or a ValueError."""
-        channels = width * self.fraction
-        if channels != int(channels) or int(channels) % 2 or not channels:
-            raise ValueError(
-                f"{self.fraction:g} of a width of {width} is {channels:g} channels: an even number is wanted"
-            )
-        return int(channels)
+        channels = round(width * self.fraction)
+        if abs(channels - width * self.fraction) > 1e-6 or channels % 2 or not channels:
+            given = f"{width * self.fraction:g} channels ({self.fraction:g} of {width})"
+            raise ValueError(f"{given} are no even number")
+        return channels
 
     def turns(self, positions: Tensor, width: int) -> Tensor:
         """exp(i m theta) for positions (B or 1, L, 1) and `width` channels: complex128 (B or 1, 1, L, R/2)."""
@@ -95,3 +95,10 @@ class RopeOutside(Rope):
     paper = "Su et al. 2021, arXiv:2104.09864, equation 19"
     linear_form = "outside"
     softmax_reason = "not possible: equation (19) rotates a Performer's features, and softmax attention has none"
+
+    def why_not_features(self, features: int) -> str | None:
+        try:
+            self.rotated(features)
+        except ValueError as error:
+            return f"not possible: it turns features by pairs, and {error}"
+        return None

@@ -41,10 +41,11 @@ class Shaw(Encoding):
 
     def _bins(self, context: Context) -> Tensor:
         """(1 or B, 1, L, S): the row of the table for each pair."""
-        if "shaw" not in context.cache:
+        key = ("shaw", self.clip)
+        if key not in context.cache:
             distances = context.key_positions[:, None, :, 0] - context.query_positions[:, :, None, 0]
-            context.cache["shaw"] = (distances.clamp(-self.clip, self.clip) + self.clip)[:, None]
-        bins: Tensor = context.cache["shaw"]
+            context.cache[key] = (distances.clamp(-self.clip, self.clip) + self.clip)[:, None]
+        bins: Tensor = context.cache[key]
         return bins
 
     def score_bias(self, queries: Tensor, keys: Tensor, context: Context) -> Tensor:

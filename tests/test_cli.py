@@ -1,0 +1,178 @@
+"""The command line in processes of its own: what it prints, its exit status, what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from posenc.store import Store
+
+TINY = [
+    "--set", "backbone.layers=1", "--set", "backbone.width=16", "--set", "backbone.heads=2",
+    "--set", "training.batch=4", "--set", "backbone.feedforward=16", "--set", "training.validate_every=5", "--set", "evaluation.tokens=256",
+    "--set", "backbone.attention=softmax",
+]  # fmt: skip
+
+
+def posenc(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "posenc", *arguments], cwd=folder, capture_output=True, text=True, timeout=240,
+        env={**{k: v for k, v in os.environ.items() if k not in ("POSENC_DATA", "MLFLOW_TRACKING_URI")}, **environment},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "quik"], ["unknown suite or task 'quik'", "did you mean 'quick'"]),
+        (["run", "quick", "--encodings", "ropee"], ["ropee", "did you mean 'rope'", "--encodings"]),
+        (["run", "quick", "--encodings", "rope(basis=3)"], ["basis", "known: base"]),
+        (["run", "quick", "--set", "training.steps=lots"], ["training.steps", "lots", "integer"]),
+        (["run", "quick", "--set", "training.steps"], ["KEY=VALUE"]),
+        (["run", "quick", "--device", "tpu"], ["tpu", "'cpu' or 'cuda'"]),
+        (["run", "quick", "--jobs", "0"], ["--jobs 0"]),
+        (["run", "quick", "--rerun", "some"], ["'some'", "missing"]),
+        (["run", "quick", "--seeds", "x"], ["whole numbers"]),
+        (["run", "enwik8", "--scale", "small", "--data", "nowhere"], ["nowhere", "no such folder"]),
+        (["run", "missing.toml"], ["missing.toml", "no such file"]),
+        (["status", "quick"], ["no results in"]),
+        (["report", "quick"], ["no results in"]),
+        (["check", "nothing"], ["unknown encoding 'nothing'"]),
+        (["show", "nothing"], ["unknown name 'nothing'"]),
+        (["ui"], ["no mlflow.db"]),
+        (["list", "things"], ["encodings", "tasks", "suites"]),
+    ],
+)
+def test_bad_input_is_a_line_or_two_status_2_and_nothing_written(
+    tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    done = posenc(*arguments, folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 4
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_zip_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "enwik8.zip", "w") as archive:
+        archive.writestr("enwik8", "text" * 10_000)
+    raw = (tmp_path / "enwik8.zip").read_bytes()
+    (tmp_path / "enwik8.zip").write_bytes(raw[: len(raw) // 2])
+    done = posenc("run", "enwik8", "--scale", "small", "--data", str(tmp_path), folder=tmp_path)
+    assert done.returncode == 2
+    assert "enwik8.zip is damaged" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"enwik8.zip"}
+
+
+def test_lists_and_descriptions_answer(tmp_path: Path) -> None:
+    names = {row["name"] for row in json.loads(posenc("list", "encodings", "--json", folder=tmp_path).stdout)}
+    assert {"none", "sinusoidal", "learned", "t5", "shaw", "rope", "rope_outside"} <= names
+    assert "enwik8" in posenc("list", "tasks", folder=tmp_path).stdout
+    assert "quick" in posenc("list", "suites", folder=tmp_path).stdout
+    assert "base: float = 10000.0" in posenc("show", "rope", folder=tmp_path).stdout
+    assert 'baseline = "sinusoidal"' in posenc("show", "quick", folder=tmp_path).stdout
+    plan = posenc("plan", "enwik8", "--scale", "paper", folder=tmp_path)
+    assert plan.returncode == 0, plan.stderr
+    assert "not at hand" in plan.stdout
+    assert "FLOPs" in plan.stdout
+
+
+def test_check_passes_for_rope(tmp_path: Path) -> None:
+    done = posenc("check", "rope", folder=tmp_path)
+    assert done.returncode == 0
+    assert "does what it declares" in done.stdout
+
+
+def test_a_run_leaves_records_a_report_and_a_mirror_and_runs_only_what_is_missing(tmp_path: Path) -> None:
+    arguments = ["run", "quick", "--seeds", "0", "--lengths", "16", "--set", "training.steps=10", *TINY]
+    first = posenc(*arguments, "--encodings", "rope,learned,rope_outside", folder=tmp_path)
+    assert first.returncode == 0, first.stderr + first.stdout
+    store = Store(tmp_path / "results" / "quick")
+    records = {record["config"]["encoding"]["name"]: record for record in store.records()}
+    assert {name: record["status"] for name, record in records.items()} == {
+        "rope": "done", "learned": "done", "rope_outside": "not_possible",
+    }  # fmt: skip
+    assert "report: " in first.stdout
+    page = (store.folder / "report" / "index.html").read_text()
+    assert "it has 16 positions, and 64 were asked for" in page
+    assert (tmp_path / "results" / "mlflow.db").is_file()
+    before = {record["id"]: record["digest"] for record in records.values()}
+    more = posenc(*arguments, "--encodings", "rope,learned,rope_outside,none", folder=tmp_path)
+    assert "4 cells, 3 finished before" in more.stdout
+    after = {record["id"]: record["digest"] for record in store.records()}
+    assert before.items() <= after.items()
+    assert len(after) == 4
+    status = posenc("status", "quick", folder=tmp_path)
+    assert "done          3" in status.stdout
+    assert "not possible  1" in status.stdout
+    assert posenc("report", "quick", "--output", "again", folder=tmp_path).returncode == 0
+    assert (tmp_path / "again" / "index.html").is_file()
+    assert "4 cells in sqlite" in posenc("sync", "quick", folder=tmp_path).stdout
+
+
+def test_a_failed_cell_stops_no_other_and_makes_status_3_with_the_list_last(tmp_path: Path) -> None:
+    suite = tmp_path / "mine.toml"
+    suite.write_text(
+        'name = "mine"\ntitle = "One diverges"\nbaseline = "none"\nseeds = [0]\n[[grid]]\ntasks = ["enwik8"]\n'
+        'encodings = ["none"]\nvary = { "training.learning_rate" = [1e-3, 1e30] }\nset = { "training.warmup" = 0 }\n'
+    )
+    done = posenc("run", str(suite), "--lengths", "16", "--set", "training.steps=10", *TINY, folder=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert {record["status"] for record in Store(tmp_path / "results" / "mine").records()} == {"done", "failed"}
+    assert "failed: enwik8/softmax/none/L16/learning_rate=1e+30/s0: diverged" in done.stdout
+    again = posenc(
+        "run", str(suite), "--lengths", "16", "--set", "training.steps=10", *TINY, "--rerun", "failed", folder=tmp_path
+    )
+    assert "2 cells, 1 finished before" in again.stdout
+
+
+def _start(tmp_path: Path) -> subprocess.Popen[str]:
+    arguments = ["run", "quick", "--seeds", "0", "--set", "training.steps=100000", "--encodings", "rope,none", *TINY]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "posenc", *arguments, "--jobs", "2"], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("results/quick/cells/*/curve.jsonl"))) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.2)
+    return process
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+    process = _start(tmp_path)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "the same command goes on" in output
+    assert list(Store(tmp_path / "results" / "quick").records()) == []
+
+
+def test_a_killed_worker_costs_its_cell_alone(tmp_path: Path) -> None:
+    process = _start(tmp_path)
+    try:
+        children = subprocess.run(
+            ["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True
+        ).stdout.split()
+        assert len(children) == 2
+        os.kill(int(children[0]), signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while not (records := list(Store(tmp_path / "results" / "quick").records())):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert [record["reason"] for record in records] == ["the worker process died: killed by signal 9"]
+        assert process.poll() is None, "the other cell runs on"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
