@@ -17,7 +17,8 @@ from posenc.store import Store
 
 TINY = [
     "--set", "backbone.layers=1", "--set", "backbone.width=16", "--set", "backbone.heads=2",
-    "--set", "training.batch=4", "--set", "backbone.feedforward=16", "--set", "training.validate_every=5", "--set", "evaluation.tokens=256",
+    "--set", "training.batch=4", "--set", "backbone.feedforward=16", "--set", "training.validate_every=5",
+    "--set", "evaluation.tokens=256",
     "--set", "backbone.attention=softmax",
 ]  # fmt: skip
 

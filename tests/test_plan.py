@@ -96,7 +96,7 @@ def test_what_is_not_possible_is_known_before_any_training(tmp_path: Path) -> No
     assert "not possible" in str(softmax[0].why_not)
     assert softmax[1].backend == "reference"
     odd = cells(SUITE + GRID, tmp_path, encodings=["rope_outside"], seeds=[0], changes={"backbone.features": 31})
-    assert "31 channels (1 of 31) are no even number" in str(odd[0].why_not)
+    assert "31 channels (1 of 31): an even number is wanted" in str(odd[0].why_not)
     asked = {"backbone.attention": "softmax", "runtime.backend": "sdpa"}
     fused = cells(SUITE + GRID, tmp_path, encodings=["shaw"], seeds=[0], changes=asked)
     assert "never shows attention weights" in str(fused[0].why_not)
@@ -147,7 +147,7 @@ def test_a_bad_choice_is_refused_whole(tmp_path: Path, choice: dict[str, object]
 
 def test_an_odd_head_is_refused_for_rotations(tmp_path: Path) -> None:
     changes = {"backbone.width": 60, "backbone.heads": 4}
-    with pytest.raises(ConfigError, match="no even number"):
+    with pytest.raises(ConfigError, match="even number is wanted"):
         cells(SUITE + GRID, tmp_path, encodings=["rope"], changes=changes)
 
 

@@ -59,7 +59,7 @@ class Rope(Encoding):
         channels = round(width * self.fraction)
         if abs(channels - width * self.fraction) > 1e-6 or channels % 2 or not channels:
             given = f"{width * self.fraction:g} channels ({self.fraction:g} of {width})"
-            raise ValueError(f"{given} are no even number")
+            raise ValueError(f"{given}: an even number is wanted")
         return channels
 
     def turns(self, positions: Tensor, width: int) -> Tensor:
