@@ -61,7 +61,7 @@ def register(name: str, encoding: type[Encoding]) -> type[Encoding]:
         PluginError: the name is taken, by whom and where.
         ConfigError: the name cannot be written in a suite.
     """
-    where = f"{inspect.getsourcefile(encoding) or encoding.__module__}:{encoding.__qualname__}"
+    where = f"{_file_of(encoding)}:{encoding.__qualname__}"
     _check_name(name, where)
     taken = entries().get(name)
     if name in _registered and _registered[name][0] is not encoding:
@@ -70,6 +70,14 @@ def register(name: str, encoding: type[Encoding]) -> type[Encoding]:
         raise PluginError(f"encoding {name!r} from {where}: the name is taken by {taken.target} of {taken.package}")
     _registered[name] = (encoding, where)
     return encoding
+
+
+def _file_of(encoding: type[Encoding]) -> str:
+    """Where a class is written; its module where that is no file (a notebook, a console)."""
+    try:
+        return inspect.getsourcefile(encoding) or encoding.__module__
+    except (TypeError, OSError):
+        return encoding.__module__
 
 
 def _check_name(name: str, where: str) -> None:

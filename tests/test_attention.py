@@ -205,6 +205,13 @@ def test_the_reference_computes_scores_in_float32_under_autocast_too(dtype: torc
     torch.testing.assert_close(got.double(), exact, atol=2e-6, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_reference_computes_scores_in_float32_at_the_least(dtype: torch.dtype) -> None:
+    q, k = (randn(1, 2, 30, 64, seed=seed).to(dtype) * 2 for seed in (1, 2))
+    exact = ((q.double() @ k.double().transpose(-1, -2)) / 8).softmax(-1)
+    torch.testing.assert_close(reference.weights(q, k, 1 / 8, None).double(), exact, atol=2e-6, rtol=0)
+
+
 def test_a_boolean_bias_hides_where_it_is_false_and_minus_infinity_does_the_same() -> None:
     q, k = randn(1, 1, 3, 4, seed=1), randn(1, 1, 3, 4, seed=2)
     seen = torch.tensor([[1, 0, 1], [1, 1, 1], [0, 0, 1]]).bool()

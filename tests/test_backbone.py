@@ -17,7 +17,7 @@ from posenc import registry
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.layers import DecodingCache
 from posenc.backbone.transformer import Transformer, is_positional
-from posenc.encoding import Stack
+from posenc.encoding import Context, Encoding, Stack
 from posenc.errors import ConfigError, NotPossibleError
 from posenc.seeds import derive
 
@@ -99,6 +99,38 @@ def test_no_two_parameters_start_alike() -> None:
     model = model_of("shaw", form="encoder-decoder", tied=False)
     seen = [p.flatten()[:8].tolist() for p in model.parameters() if p.dim() > 1]
     assert len({tuple(row) for row in seen}) == len(seen)
+
+
+def test_parameters_are_drawn_by_their_own_names_whatever_else_the_model_has() -> None:
+    small = model_of("none", layers=1).state_dict()
+    for more in (model_of("learned", layers=3), model_of("none", form="encoder-decoder", tied=False)):
+        state = more.state_dict()
+        for key, value in small.items():
+            assert torch.equal(value, state[key]), key
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_norms_start_as_the_identity_biases_at_0_and_matrices_by_glorots_rule(norm: str) -> None:
+    model = model_of("t5", form="encoder-decoder", norm=norm, tied=False, width=64, feedforward=192)
+    for key, value in model.named_parameters():
+        if is_positional(key):
+            continue
+        if value.dim() == 1:
+            assert torch.equal(value, torch.full_like(value, 1.0 if "norm.weight" in key else 0.0)), key
+        elif key != "embedding.weight":
+            bound = (6 / sum(value.shape)) ** 0.5
+            assert 0.9 * bound < value.abs().max().item() <= bound, key
+            assert value.std().item() == pytest.approx(bound / 3**0.5, rel=0.1), key
+
+
+def test_dropout_on_embeddings_falls_on_tokens_and_positions_together() -> None:
+    model = model_of("sinusoidal", dropout=0.5, width=64).train()
+    seen: list[Tensor] = []
+    model.get_submodule("decoder").layers[0].register_forward_pre_hook(  # type: ignore[union-attr]
+        lambda module, arguments: seen.append(arguments[0])
+    )
+    model(tokens_of(2, 20))
+    assert 0.4 < (seen[0] == 0).float().mean().item() < 0.6
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -331,6 +363,54 @@ def test_cached_decoding_token_by_token_is_the_uncached_beside_an_encoder(name: 
     torch.testing.assert_close(torch.cat(steps, 1), expected, atol=1e-11, rtol=0)
 
 
+class Everywhere(Encoding):
+    """Enters at every hook, from positions, raw queries, raw keys and the layer: nothing may be given wrongly."""
+
+    def embed(self, embeddings: Tensor, positions: Tensor, context: Context) -> Tensor:
+        return embeddings + 0.1 * positions
+
+    def rotate_query(self, queries: Tensor, positions: Tensor, context: Context) -> Tensor:
+        return queries * (1 + 0.2 * positions[:, None])
+
+    def rotate_key(self, keys: Tensor, positions: Tensor, context: Context) -> Tensor:
+        return keys * (1 + 0.3 * positions[:, None].double().cos())
+
+    def score_bias(self, queries: Tensor, keys: Tensor, context: Context) -> Tensor:
+        assert queries.shape[2] == context.queries and keys.shape[2] == context.keys
+        far = context.query_positions - context.key_positions[..., 0][:, None]
+        return torch.sin(queries) @ keys.transpose(-1, -2) * 0.1 * (1 + context.layer) + far[:, None] * 0.05
+
+    def mix_values(self, weights: Tensor, context: Context) -> Tensor:
+        return (weights @ context.key_positions[:, None].double()).expand(-1, -1, -1, self.stack.head_width)
+
+
+@pytest.fixture
+def everywhere(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(registry._registered, "everywhere", (Everywhere, __file__))
+    return "everywhere"
+
+
+@pytest.mark.parametrize("left", [0, 3])
+@pytest.mark.parametrize("part", ["{}", "t5+{}", "{}+rope"])
+def test_every_hook_gets_in_cached_decoding_what_it_gets_in_one_pass(everywhere: str, part: str, left: int) -> None:
+    model, tokens, mask = exact(part.format(everywhere), larger=1.2), tokens_of(2, 11), torch.ones(2, 11).bool()
+    mask[1, :left] = False
+    expected = model(tokens, mask=mask if left else None)
+    cache, parts = DecodingCache(2), []
+    for start, end in pairwise([0, 4, 5, 6, 9, 11]):
+        parts.append(model(tokens[:, start:end], mask=mask[:, :end] if left else None, cache=cache))
+    torch.testing.assert_close(torch.cat(parts, 1)[mask], expected[mask], atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("form", ["decoder", "encoder"])
+def test_every_hook_gets_in_packed_and_padded_rows_what_it_gets_alone(everywhere: str, form: str) -> None:
+    model, tokens = exact(everywhere, form=form, larger=1.2), tokens_of(1, 12)
+    mask = torch.tensor([[0] * 2 + [1] * 9 + [0]]).bool()
+    packed = model(tokens, mask=mask, segments=torch.tensor([[0] * 2 + [0] * 4 + [1] * 5 + [1]]))
+    for place in (slice(2, 6), slice(6, 11)):
+        torch.testing.assert_close(packed[:, place], model(tokens[:, place]), atol=1e-10, rtol=0)
+
+
 def test_a_cache_ends_where_a_learned_table_ends() -> None:
     model, cache = model_of("learned", max_length=4), DecodingCache(2)
     model(tokens_of(1, 4), cache=cache)
@@ -449,6 +529,15 @@ def test_gradients_reach_every_parameter(attention: str, name: str, form: str, n
         if attention == "softmax" and key.endswith("attention.key.bias"):
             continue  # softmax is blind to what is added to all scores of a query, unless the key is rotated
         assert parameter.grad.abs().max() > 1e-12, key
+
+
+def test_gradients_reach_the_tables_of_every_layer() -> None:
+    model = exact("shaw", layers=3, larger=1.0)
+    model(tokens_of(2, 20)).square().sum().backward()
+    encoding = model.encodings()[0]
+    for name in ("key_tables", "value_tables"):
+        gradient = encoding.get_parameter(name).grad
+        assert gradient is not None and (gradient.abs().amax((1, 2)) > 1e-9).all()
 
 
 @SOFTMAX

@@ -278,7 +278,20 @@ def test_learned_has_no_answer_beyond_its_table(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("buckets", "max_distance"),
-    [(32, 128), (16, 64), (64, 256), (8, 20), (4, 3), (12, 100), (32, 17), (32, 1000), (20, 250), (128, 200)],
+    [
+        (32, 128),
+        (16, 64),
+        (64, 256),
+        (8, 20),
+        (4, 3),
+        (12, 100),
+        (32, 17),
+        (32, 1000),
+        (20, 250),
+        (128, 200),
+        (20, 320),
+        (40, 640),
+    ],
 )
 @BOTH_WAYS
 def test_t5_buckets_are_those_of_exact_arithmetic(buckets: int, max_distance: int, causal: bool) -> None:

@@ -230,6 +230,30 @@ def test_padding_is_out_of_the_numerator_and_the_denominator(side: str, causal: 
     assert torch.equal(other[:, :, real], padded[:, :, real])
 
 
+@BOTH_WAYS
+@pytest.mark.parametrize("chunk", [3, 64])
+def test_padding_sets_no_scale_for_real_keys_that_are_far_longer(causal: bool, chunk: int) -> None:
+    """Features of the real keys here are 2^-5000 times those at padding: beside them they would vanish."""
+    q, k, v = (randn(1, 2, 15, 8, seed=seed) for seed in (1, 2, 3))
+    k *= 50
+    w, mask = features(12, 8), torch.zeros(1, 15).bool()
+    mask[:, 4:10] = True
+    k[:, :, ~mask[0]] = 0
+    real = slice(4, 10)
+    alone = favor_attention(q[:, :, real], k[:, :, real], v[:, :, real], w, scale=0.35, causal=causal, chunk=chunk)
+    assert alone.abs().amax(-1).min() > 0
+    padded = favor_attention(q, k, v, w, scale=0.35, causal=causal, mask=mask, chunk=chunk)
+    torch.testing.assert_close(padded[:, :, real], alone, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("chunk", [3, 64])
+def test_rows_at_left_padding_see_no_later_key_either(chunk: int) -> None:
+    q, k, v = (randn(1, 2, 15, 8, seed=seed) for seed in (1, 2, 3))
+    mask = torch.arange(15)[None] >= 5
+    out = favor_attention(q, k, v, features(12, 8), scale=0.35, causal=True, mask=mask, chunk=chunk)
+    assert torch.equal(out[:, :, :5], torch.zeros(1, 2, 5, 8, dtype=torch.float64))
+
+
 # The estimate of softmax
 
 
