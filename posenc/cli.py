@@ -155,7 +155,7 @@ def run(suite: str, choice: Any, jobs: int | None, rerun: str, results: Path) ->
 
     command = shlex.join(["posenc", *sys.argv[1:]])
     outcome = driver.run(suite, choice=choice, results=results, jobs=jobs, rerun=rerun, command=command, say=click.echo)
-    Console().print(terminal_table(outcome.store))
+    Console(width=None if sys.stdout.isatty() else 100).print(terminal_table(outcome.store))
     _print_failed(outcome.failed)
     click.echo(f"report: {outcome.report}")
     if outcome.stopped:
