@@ -133,7 +133,8 @@ def run(
         plan.manifest(command or f"posenc.run({suite!r})", datetime.now(UTC).isoformat(timespec="seconds"))
     )
     for cell in cells:
-        store.remove(cell.id)
+        if store.read_record(cell.id) is not None:  # without a record, it goes on from its checkpoint
+            store.remove(cell.id)
     finished = len(plan.cells) - len(cells)
     say(f"{plan.suite.name}: {len(plan.cells)} cells, {finished} finished before, {workers} at once, in {store.folder}")
     outcome = Outcome(store)

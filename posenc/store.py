@@ -6,7 +6,7 @@
       cells/<id>/
         curve.jsonl         appended while the cell trains, a row an event
         record.json         written last and atomically: that it exists means the cell ended
-        checkpoint.pt       kept only when asked for
+        checkpoint.pt       where an unfinished cell goes on; gone when it is done
       report/               made from the above
 
 Records are the truth; everything else can be made again from them.

@@ -6,6 +6,7 @@ batches, dropout and random features are the same for every encoding, and a step
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from posenc import cost, provenance
+from posenc import checkpoint, cost, provenance
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer, is_positional
 from posenc.config import EvaluationConfig, RuntimeConfig, TrainingConfig, validate
@@ -29,7 +30,7 @@ from posenc.errors import DataError, NotPossibleError, PosencError
 from posenc.objectives.causal_lm import CausalLM
 from posenc.plan import Cell
 from posenc.seeds import derive
-from posenc.store import SCHEMA, Record, Store, canonical
+from posenc.store import SCHEMA, Record, Store, canonical, write_atomically
 
 
 class DivergedError(PosencError):
@@ -37,7 +38,7 @@ class DivergedError(PosencError):
 
 
 class StoppedError(Exception):
-    """The run was asked to stop; the cell has no record and runs again next time."""
+    """The run was asked to stop; the cell has no record and goes on from its checkpoint next time."""
 
 
 def rate(training: TrainingConfig, step: int) -> float:
@@ -92,8 +93,13 @@ class Curve:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
         self.path = path
+
+    def rewind(self, step: int) -> None:
+        """Forget what was written after a step: the cell goes on from there."""
+        lines = self.path.read_text(encoding="utf-8").split("\n")[:-1] if self.path.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        write_atomically(self.path, "".join(line + "\n" for line in kept))
 
     def append(self, row: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -103,8 +109,10 @@ class Curve:
 class Loop:
     """The training loop of one cell."""
 
-    def __init__(self, config: dict[str, Any], data: Path | None, curve: Curve, stopped: Callable[[], bool]) -> None:
-        self.config, self.curve, self.stopped = config, curve, stopped
+    def __init__(self, cell: Cell, data: Path | None, folder: Path, stopped: Callable[[], bool]) -> None:
+        self.config, self.cell_id, self.stopped = cell.config, cell.id, stopped
+        config = cell.config
+        self.curve, self.path = Curve(folder / "curve.jsonl"), folder / "checkpoint.pt"
         self.training = validate(TrainingConfig, config["training"], {}, "cell")
         self.runtime = validate(RuntimeConfig, config["runtime"], {}, "cell")
         self.evaluation = validate(EvaluationConfig, config["evaluation"], {}, "cell")
@@ -148,11 +156,16 @@ class Loop:
 
     def run(self) -> None:
         """Train, keep the best model by validation, and score it on test once."""
-        seen = 0
         per_step = self.training.batch * self.config["length"]
-        for step in range(1, self.training.steps + 1):
+        first = self.resume() + 1
+        seen, saved = (first - 1) * per_step, self.training_seconds
+        for step in range(first, self.training.steps + 1):
             if self.stopped():
+                self.save(step - 1)
                 raise StoppedError
+            if self.training_seconds - saved > checkpoint.SECONDS:
+                self.save(step - 1)
+                saved = self.training_seconds
             start = time.perf_counter()
             try:
                 loss = self.step(step)
@@ -172,6 +185,35 @@ class Loop:
         self.model.begin_step(self.config["seed"], best_step)
         for length in self.objective.lengths:
             self.scores.append(self.score("test", length))
+        self.path.unlink(missing_ok=True)
+
+    def save(self, step: int) -> None:
+        """Write all that the steps after this one depend on; what is random follows from the seed and the step."""
+        best = None if self.best is None else {"value": self.best[0], "step": self.best[1], "state": self.best[2]}
+        state = {
+            "cell": self.cell_id,
+            "step": step,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "best": best,
+            "scores": self.scores,
+            "seconds": [self.training_seconds, self.evaluation_seconds],
+        }
+        checkpoint.save(self.path, state)
+
+    def resume(self) -> int:
+        """Take up the cell's checkpoint, where there is one. Returns the last step done, 0 at the start."""
+        state = checkpoint.load(self.path, self.cell_id, self.runtime.device)
+        step = state["step"] if state else 0
+        self.curve.rewind(step)
+        if state:
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            best = state["best"]
+            self.best = best and (best["value"], best["step"], best["state"])
+            self.scores = state["scores"]
+            self.training_seconds, self.evaluation_seconds = state["seconds"]
+        return step
 
     def validate(self, step: int, at: dict[str, Any]) -> None:
         row = self.score("validation", self.config["length"])
@@ -214,15 +256,14 @@ def train(
     """Run one cell and write its record. Whatever goes wrong in it is a failed record, with cause and traceback.
 
     Raises:
-        StoppedError: it was asked to stop; there is no record.
+        StoppedError: it was asked to stop; there is no record, and a checkpoint to go on from.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     device = cell.config["runtime"]["device"]
     record = _frame(cell, suite)
-    curve = Curve(store.cell_folder(cell.id) / "curve.jsonl")
     provenance.reset_peak_memory(device)
     try:
-        loop = Loop(cell.config, data, curve, stopped)
+        loop = Loop(cell, data, store.cell_folder(cell.id), stopped)
         loop.run()
         record |= _finished(cell, loop, device)
     except (StoppedError, KeyboardInterrupt):

@@ -1,6 +1,19 @@
-"""Shared by the tests: hypothesis without deadlines and with the same examples on every run."""
+"""Shared by the tests: hypothesis without deadlines and with the same examples on every run; one thread."""
 
+from collections.abc import Iterator
+
+import pytest
+import torch
 from hypothesis import settings
 
 settings.register_profile("posenc", deadline=None, derandomize=True, database=None, max_examples=20)
 settings.load_profile("posenc")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small tensors are slower in several threads, and much slower where other processes want the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -18,6 +18,8 @@ from posenc.backbone.transformer import Transformer
 from posenc.encoding import Context, Encoding, Stack, prepare
 from posenc.errors import NotPossibleError, UnknownNameError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BOTH_WAYS = pytest.mark.parametrize("causal", [True, False], ids=["causal", "both ways"])
 ON_CPU = pytest.mark.parametrize("backend", ["reference", "sdpa"])
 # Absolute, for outputs of about 1: bf16 rounds weights and outputs to 8 bits, 2^-8 each.

@@ -21,6 +21,8 @@ from posenc.encoding import Context, Encoding, Stack
 from posenc.errors import ConfigError, NotPossibleError
 from posenc.seeds import derive
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STACK = Stack(layers=2, heads=2, width=16, head_width=8, max_length=64, causal=True)
 FORMS = ["decoder", "encoder", "encoder-decoder"]
 VOCABULARY = 20

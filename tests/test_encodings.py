@@ -25,6 +25,8 @@ from posenc.encodings.sinusoidal import Sinusoidal
 from posenc.encodings.t5 import T5, bucket
 from posenc.errors import NotPossibleError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BOTH_WAYS = pytest.mark.parametrize("causal", [True, False], ids=["causal", "both ways"])
 
 

@@ -17,6 +17,8 @@ from posenc.attention.favor import favor_attention, orthogonal_features, power_o
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BOTH_WAYS = pytest.mark.parametrize("causal", [True, False], ids=["causal", "both ways"])
 
 

@@ -16,7 +16,7 @@ from posenc.backbone.transformer import is_positional
 from posenc.config import TrainingConfig
 from posenc.plan import Cell, Choice, find_suite, make
 from posenc.store import Store
-from posenc.training import Curve, Loop
+from posenc.training import Loop
 
 TINY = {
     "backbone.layers": 1, "backbone.width": 16, "backbone.heads": 2, "backbone.feedforward": 16, "training.steps": 6,
@@ -31,7 +31,7 @@ def cells(*encodings: str, **changes: Any) -> list[Cell]:
 
 
 def loop(cell: Cell, folder: Path) -> Loop:
-    return Loop(cell.config, None, Curve(folder / cell.id / "curve.jsonl"), lambda: False)
+    return Loop(cell, None, folder / cell.id, lambda: False)
 
 
 def train(cell: Cell, folder: Path) -> dict[str, Any]:
@@ -51,6 +51,44 @@ def test_a_rerun_gives_the_same_numbers_to_the_bit(tmp_path: Path, attention: st
         assert numbers(first) == numbers(again)
         curves = [Store(tmp_path / name).curve(cell.id) for name in "ab"]
         assert [{**row, "seconds": 0} for row in curves[0]] == [{**row, "seconds": 0} for row in curves[1]]
+
+
+@pytest.mark.parametrize("attention", ["softmax", "performer"])
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_a_stopped_cell_goes_on_to_the_same_numbers_to_the_bit(tmp_path: Path, attention: str, stop: int) -> None:
+    changes = {"backbone__attention": attention, "backbone__dropout": 0.1, "backbone__redraw": 2}
+    cell = cells("learned", **changes)[0]
+    whole = train(cell, tmp_path / "whole")
+    store, calls = Store(tmp_path / "stopped"), itertools.count()
+    with pytest.raises(training.StoppedError):
+        training.train(cell, "test", store, None, lambda: next(calls) >= stop)
+    assert store.read_record(cell.id) is None
+    folder = store.cell_folder(cell.id)
+    with (folder / "curve.jsonl").open("a") as file:  # steps that a killed process made after its checkpoint
+        file.write('{"step":99}\n{"step":10')
+    resumed = train(cell, tmp_path / "stopped")
+    assert numbers(resumed) == numbers(whole)
+    assert not (folder / "checkpoint.pt").exists()
+    curves = [Store(tmp_path / name).curve(cell.id) for name in ("whole", "stopped")]
+    assert [{**row, "seconds": 0} for row in curves[0]] == [{**row, "seconds": 0} for row in curves[1]]
+
+
+@pytest.mark.parametrize("damage", ["cut", "code", "other"])
+def test_a_checkpoint_that_cannot_be_trusted_is_refused_and_named(tmp_path: Path, damage: str) -> None:
+    cell = cells("none")[0]
+    path = Store(tmp_path).cell_folder(cell.id) / "checkpoint.pt"
+    calls = itertools.count()
+    with pytest.raises(training.StoppedError):
+        training.train(cell, "test", Store(tmp_path), None, lambda: next(calls) >= 2)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:500])
+    elif damage == "code":
+        torch.save({"cell": cell.id, "step": Path}, path)
+    else:
+        torch.save({"cell": "another", "step": 1}, path)
+    record = train(cell, tmp_path)
+    assert record["status"] == "failed"
+    assert "checkpoint.pt" in record["reason"]
 
 
 def test_another_seed_gives_other_numbers(tmp_path: Path) -> None:
