@@ -15,7 +15,7 @@ from posenc import plan as planning
 from posenc import provenance, training
 from posenc.config import RuntimeConfig
 from posenc.engines import Events, LocalEngine
-from posenc.errors import ConfigError, UnknownNameError
+from posenc.errors import ConfigError, StoreError, UnknownNameError
 from posenc.plan import Cell, Choice, Plan
 from posenc.progress import Progress
 from posenc.report import write_report
@@ -75,23 +75,26 @@ def jobs_for(plan: Plan, jobs: int | None) -> int:
     return max(1, provenance.cores() // max(runtime["threads"] for runtime in runtimes))
 
 
-def select(plan: Plan, store: Store, rerun: str) -> list[Cell]:
+def select(plan: Plan, store: Store, rerun: str, say: Callable[[str], None]) -> list[Cell]:
     """The cells that run: those without a record, and those whose record `rerun` wants made again.
 
-    Raises:
-        StoreError: a record is damaged.
+    A record that was cut off, changed by hand or has another schema is named, set aside, and its cell runs again.
     """
-    if rerun not in RERUN:
-        raise UnknownNameError("choice", rerun, RERUN, "--rerun")
     chosen = []
     for cell in plan.cells:
-        record = store.read_record(cell.id)
+        try:
+            record = store.read_record(cell.id)
+        except StoreError as error:
+            say(f"{error}; kept as {store.set_aside(cell.id).name}")
+            record = None
         again = record is not None and (
             rerun == "all"
             or (rerun == "failed" and record["status"] in ("failed", "timed_out"))
             or (rerun == "stale" and record["code"] != provenance.code())
         )
-        if record is None or again:
+        if again:
+            store.remove(cell.id)
+        if record is None or again:  # without a record, it goes on from its checkpoint where there is one
             chosen.append(cell)
     return chosen
 
@@ -124,28 +127,27 @@ def run(
         PosencError: bad input or missing data; nothing has run or been written.
     """
     choice = choice or Choice()
+    if rerun not in RERUN:
+        raise UnknownNameError("choice", rerun, RERUN, "--rerun")
     plan = planning.make(planning.find_suite(suite), choice)
     check_device(plan)
-    store = store_for(plan.suite.name, results)
     workers = jobs_for(plan, jobs)
-    cells = select(plan, store, rerun)
-    store.write_manifest(
-        plan.manifest(command or f"posenc.run({suite!r})", datetime.now(UTC).isoformat(timespec="seconds"))
-    )
-    for cell in cells:
-        if store.read_record(cell.id) is not None:  # without a record, it goes on from its checkpoint
-            store.remove(cell.id)
-    finished = len(plan.cells) - len(cells)
-    say(f"{plan.suite.name}: {len(plan.cells)} cells, {finished} finished before, {workers} at once, in {store.folder}")
-    outcome = Outcome(store)
-    mirror = Mirror(store, default_uri(store.folder.parent), say)
-    outcome.stopped = not _run_cells(plan, cells, store, workers, choice.data, mirror)
-    for record in store.records():
-        outcome.counts[record["status"]] += 1
-        if record["status"] in ("failed", "timed_out"):
-            outcome.failed.append(record)
-    outcome.report = write_report(store, store.folder / "report")
-    mirror.finish(store.folder / "report")
+    store = store_for(plan.suite.name, results)
+    asked = command or f"posenc.run({suite!r})"
+    with store.locked(asked):
+        store.write_manifest(plan.manifest(asked, datetime.now(UTC).isoformat(timespec="seconds")))
+        cells = select(plan, store, rerun, say)
+        counts = f"{len(plan.cells)} cells, {len(plan.cells) - len(cells)} finished before, {workers} at once"
+        say(f"{plan.suite.name}: {counts}, in {store.folder}")
+        outcome = Outcome(store)
+        mirror = Mirror(store, default_uri(store.folder.parent), say)
+        outcome.stopped = not _run_cells(plan, cells, store, workers, choice.data, mirror)
+        for record in store.records():
+            outcome.counts[record["status"]] += 1
+            if record["status"] in ("failed", "timed_out"):
+                outcome.failed.append(record)
+        outcome.report = write_report(store, store.folder / "report")
+        mirror.finish(store.folder / "report")
     return outcome
 
 

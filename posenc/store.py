@@ -2,6 +2,7 @@
 
     results/<suite>/
       suite.json            the manifest: what was asked for last, and by which command
+      driver.lock, .json    held by the driver that runs now, and who it is
       mlflow.db             (beside it, in results/) the mirror; never read back
       cells/<id>/
         curve.jsonl         appended while the cell trains, a row an event
@@ -17,8 +18,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +95,39 @@ class Store:
             raise StoreError(f"{self.manifest_path} is damaged ({error}): run the suite again to renew it") from None
         return manifest
 
+    @contextmanager
+    def locked(self, command: str) -> Iterator[None]:
+        """Hold the suite for one driver. The lock is the system's own: it ends with the process, however that ends.
+
+        Raises:
+            StoreError: another driver holds it: which, and by which command.
+        """
+        from filelock import FileLock, Timeout
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        holder = self.folder / "driver.json"
+        try:
+            with FileLock(self.folder / "driver.lock", timeout=0):
+                who = {"process": os.getpid(), "host": platform.node(), "command": command}
+                write_atomically(holder, json.dumps(who) + "\n")
+                yield
+        except Timeout:
+            try:
+                who = json.loads(holder.read_text(encoding="utf-8"))
+            except (OSError, ValueError):  # it holds the lock and has not yet said who it is
+                who = {}
+            raise StoreError(
+                f"{self.folder} is in use by process {who.get('process', '?')} on {who.get('host', '?')}"
+                f" ({who.get('command', 'another run')}): wait for it or stop it"
+            ) from None
+
+    def set_aside(self, cell_id: str) -> Path:
+        """Rename a record that cannot be used, so that the cell runs again and nothing is lost."""
+        path = self.cell_folder(cell_id) / "record.json"
+        aside = path.with_name("record.unusable.json")
+        os.replace(path, aside)
+        return aside
+
     def write_record(self, record: Record) -> None:
         """Seal a record with its own digest and write it. `record["id"]` names the cell."""
         if record["status"] not in STATUSES:
@@ -112,12 +148,16 @@ class Store:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise StoreError(f"{path} is damaged ({error}): remove it to run the cell again") from None
+            raise StoreError(
+                f"{path} is damaged ({error}): the next run sets it aside and runs the cell again"
+            ) from None
         if record.get("schema") != SCHEMA:
             raise StoreError(f"{path} has schema {record.get('schema')!r}; this version reads {SCHEMA}")
         body = {key: value for key, value in record.items() if key != "digest"}
         if record.get("digest") != digest(body):
-            raise StoreError(f"{path} was changed after it was written: remove it to run the cell again")
+            raise StoreError(
+                f"{path} was changed after it was written: the next run sets it aside and runs the cell again"
+            )
         return record
 
     def remove(self, cell_id: str) -> None:

@@ -151,6 +151,36 @@ def _start(tmp_path: Path) -> subprocess.Popen[str]:
     return process
 
 
+def test_a_second_driver_is_told_who_holds_the_suite(tmp_path: Path) -> None:
+    process = _start(tmp_path)
+    try:
+        second = posenc("run", "quick", "--seeds", "0", "--encodings", "none", *TINY, folder=tmp_path)
+        assert second.returncode == 2
+        assert f"in use by process {process.pid} on" in second.stderr
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # leaves the lock's file: the next run must not mind
+        process.wait()
+    again = ["run", "quick", "--seeds", "0", "--lengths", "16", "--set", "training.steps=5", *TINY]
+    assert posenc(*again, "--encodings", "none", folder=tmp_path).returncode == 0
+
+
+def test_a_record_changed_by_hand_is_named_and_set_aside(tmp_path: Path) -> None:
+    arguments = ["run", "quick", "--seeds", "0", "--lengths", "16", "--set", "training.steps=5", *TINY, "--encodings"]
+    assert posenc(*arguments, "none,rope", folder=tmp_path).returncode == 0
+    store = Store(tmp_path / "results" / "quick")
+    first = {record["id"]: record for record in store.records()}
+    changed, cut = (store.cell_folder(cell_id) / "record.json" for cell_id in first)
+    changed.write_text(changed.read_text().replace('"status": "done"', '"status": "failed"'))
+    cut.write_text(cut.read_text()[:200])
+    assert posenc("status", "quick", folder=tmp_path).returncode == 2
+    again = posenc(*arguments, "none,rope", folder=tmp_path)
+    assert again.returncode == 0
+    assert "was changed after it was written" in again.stdout
+    assert "is damaged" in again.stdout
+    assert changed.with_name("record.unusable.json").is_file()
+    assert {r["id"]: r["scores"] for r in store.records()} == {i: r["scores"] for i, r in first.items()}
+
+
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = _start(tmp_path)
     os.killpg(process.pid, signal.SIGINT)
@@ -158,6 +188,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 130, output
     assert "the same command goes on" in output
     assert list(Store(tmp_path / "results" / "quick").records()) == []
+    assert len(list(tmp_path.glob("results/quick/cells/*/checkpoint.pt"))) == 2
 
 
 def test_a_killed_worker_costs_its_cell_alone(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def _causal(
     query: Tensor, key: Tensor, turned_query: Tensor, turned_key: Tensor, values: Tensor, exponents: Tensor, chunk: int
 ) -> Tensor:
     """Chunks at once: each row sees its own chunk pair by pair, and earlier chunks through their summed state."""
-    length, dtype = query.shape[2], query.dtype
+    length, dtype, turned = query.shape[2], query.dtype, turned_key is not key
     query, key, turned_query, turned_key, values = (
         _chunks(x, chunk) for x in (query, key, turned_query, turned_key, values)
     )
@@ -116,10 +116,10 @@ def _causal(
     before = torch.cat((torch.full_like(last[..., :1], HIDDEN), last[..., :-1]), dim=-1)
 
     # Within the chunk. A later key's factor is set to 0, and what it multiplies is finite: it leaves no trace.
-    later = torch.full((chunk, chunk), HIDDEN, dtype=exponents.dtype, device=query.device).triu(1)
+    later = torch.full((chunk, chunk), 2 * HIDDEN, dtype=exponents.dtype, device=query.device).triu(1)
     factors = power_of_two((exponents[..., None, :] - so_far[..., :, None]).add_(later), dtype)
     inner = (turned_query @ turned_key.transpose(-1, -2)) * factors
-    plain = inner if turned_key is key else (query @ key.transpose(-1, -2)) * factors
+    plain = inner if not turned else (query @ key.transpose(-1, -2)) * factors
     numerator, denominator = inner @ values, plain.sum(-1, keepdim=True)
 
     if last.shape[-1] == 1:
