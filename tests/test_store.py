@@ -27,7 +27,7 @@ def test_a_record_comes_back_as_it_was_with_its_seal(tmp_path: Path) -> None:
 def test_numbers_that_json_has_not_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         Store(tmp_path).write_record({**RECORD, "scores": [{"value": float("nan")}]})
-    with pytest.raises(StoreError, match="status 'perhaps'.*allowed: done"):
+    with pytest.raises(StoreError, match=r"status 'perhaps'.*allowed: done"):
         Store(tmp_path).write_record({**RECORD, "status": "perhaps"})
     assert list(tmp_path.iterdir()) == []
 
