@@ -23,7 +23,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def load(path: Path, cell_id: str, device: str) -> dict[str, Any] | None:
+def load(path: Path, cell_id: str) -> dict[str, Any] | None:
     """What `save` wrote for this cell; None where there is none.
 
     Raises:
@@ -33,7 +33,7 @@ def load(path: Path, cell_id: str, device: str) -> dict[str, Any] | None:
         return None
     advice = "`--rerun failed` starts the cell anew"
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(f"checkpoint {path} cannot be used ({first}): {advice}") from None

@@ -188,11 +188,12 @@ def status(suite: str, results: Path) -> None:
 @click.option("--output", type=click.Path(path_type=Path), help="Where the report goes; by default beside the records.")
 def report(suite: str, results: Path, output: Path | None) -> None:
     """The report of SUITE, or of a results folder, made again from its records."""
+    from posenc.driver import store_for
     from posenc.report import write_report
     from posenc.store import Store
 
-    folder = Path(suite) if (Path(suite) / "suite.json").is_file() else results / suite
-    click.echo(write_report(Store(folder), output or folder / "report"))
+    store = Store(suite) if (Path(suite) / "suite.json").is_file() else store_for(suite, results)
+    click.echo(write_report(store, output or store.folder / "report"))
 
 
 @main.command()

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
+import re
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -94,6 +96,10 @@ class TrainingConfig:
         for name in ("warmup", "weight_decay", "clip"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"training.{name} = {getattr(self, name)}: at least 0 is wanted")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"training.betas = {list(self.betas)}: at least 0 and less than 1 is wanted")
+        if self.epsilon <= 0:
+            raise ConfigError(f"training.epsilon = {self.epsilon}: more than 0 is wanted")
         if self.learning_rate <= 0:
             raise ConfigError(f"training.learning_rate = {self.learning_rate}: more than 0 is wanted")
         if self.batch % self.accumulate:
@@ -164,6 +170,12 @@ class Task:
     def __post_init__(self) -> None:
         if self.length < 1:
             raise ConfigError(f"length = {self.length}: at least 1 is wanted")
+        if self.objective != "causal_lm":
+            raise ConfigError(f"objective = {self.objective!r}: 'causal_lm' is wanted")
+        if self.backbone.form != "decoder":  # both ways, a model would read its own targets
+            raise ConfigError(f"backbone.form = {self.backbone.form!r}: objective 'causal_lm' wants 'decoder'")
+        if self.backbone.vocabulary != 256:
+            raise ConfigError(f"backbone.vocabulary = {self.backbone.vocabulary}: bytes want 256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +205,10 @@ class Suite:
     scale: Literal["smoke", "small", "paper"] = "smoke"
     seeds: list[int]
     grid: list[Grid]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):  # it names the folder of the results
+            raise ConfigError(f"name = {self.name!r}: letters, digits, '.', '_' and '-' are wanted")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -226,6 +242,8 @@ def validate(kind: type[T], value: Mapping[str, Any], where: Mapping[tuple[str, 
     """
     from pydantic import TypeAdapter, ValidationError
 
+    if path := _not_finite(value):
+        raise ConfigError(f"{where.get(path, source)}: {'.'.join(path)}: a finite number is wanted")
     try:
         # As JSON, strict checking takes a table for a dataclass and a list for a tuple, and still no "3" for 3.
         return TypeAdapter(kind).validate_json(json.dumps(value, default=str))
@@ -242,8 +260,17 @@ def validate(kind: type[T], value: Mapping[str, Any], where: Mapping[tuple[str, 
             raise ConfigError(f"{place}: unknown key {key}{hint} allowed: {allowed}") from None
         given = "" if first["type"] == "missing" else f" = {first['input']!r}"
         raise ConfigError(f"{place}: {key}{given}: {first['msg']}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from None
+    except ConfigError as error:  # raised by a dataclass's own checks, whose message begins with the key
+        path = tuple(str(error).split(" ", 1)[0].split("."))
+        raise ConfigError(f"{where.get(path, source)}: {error}") from None
+
+
+def _not_finite(value: Any, path: tuple[str, ...] = ()) -> tuple[str, ...] | None:
+    """The path of the first number that JSON has not."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return path
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    return next((found for key, item in items if (found := _not_finite(item, (*path, str(key))))), None)
 
 
 def _siblings(kind: Any, path: tuple[str, ...]) -> list[str]:

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from posenc.attention.softmax import choose_backend
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
+from posenc.errors import PosencError
 
 
 @lru_cache(maxsize=256)
@@ -25,8 +26,17 @@ def count(backbone: BackboneConfig, encoding: str, length: int) -> tuple[dict[st
     with torch.device("meta"):
         model = Transformer(backbone, encoding, length, backend="reference").eval()
         tokens = torch.zeros(1, length, dtype=torch.long)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(tokens, tokens) if backbone.form == "encoder-decoder" else model(tokens)
+        try:
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                model(tokens, tokens) if backbone.form == "encoder-decoder" else model(tokens)
+        except PosencError:
+            raise
+        except Exception as error:  # a plug-in's hook, most likely one that reads a tensor's values
+            raise PosencError(
+                f"encoding {encoding!r} cannot be counted on tensors without memory"
+                f" ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}):"
+                " its hooks may not read values out of tensors"
+            ) from error
     return model.count_parameters(), counter.get_total_flops() / length
 
 
@@ -38,6 +48,8 @@ def backend_taken(backbone: BackboneConfig, encoding: str, length: int, asked: s
     """
     with torch.device("meta"):
         model = Transformer(backbone, encoding, length, backend=asked)
+    for part in model.encodings():
+        part.require_length(length)
     if backbone.attention == "performer":
         return "favor"
     taken = [choose_backend(asked, part, backbone.attention_dropout, device) for part in model.encodings()]

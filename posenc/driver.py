@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import Any
 
 from posenc import plan as planning
 from posenc import provenance, training
-from posenc.config import RuntimeConfig
+from posenc.config import available
 from posenc.engines import Events, LocalEngine
 from posenc.errors import ConfigError, StoreError, UnknownNameError
 from posenc.plan import Cell, Choice, Plan
@@ -59,8 +60,9 @@ def data_folder(given: str | Path | None) -> Path | None:
 
 
 def store_for(suite: str, results: str | Path) -> Store:
-    """The results of a suite."""
-    return Store(Path(results) / suite)
+    """The results of a suite, by its name, its TOML's path, or a task's name."""
+    known = suite in available("suites") or suite in available("tasks") or suite.endswith(".toml")
+    return Store(Path(results) / (planning.find_suite(suite).name if known else suite))
 
 
 def jobs_for(plan: Plan, jobs: int | None) -> int:
@@ -73,6 +75,12 @@ def jobs_for(plan: Plan, jobs: int | None) -> int:
     if any(runtime["device"] == "cuda" for runtime in runtimes):
         return 1
     return max(1, provenance.cores() // max(runtime["threads"] for runtime in runtimes))
+
+
+def is_stale(record: Record) -> bool:
+    """Whether other code made a record: another commit, or changes that no commit holds, then or now."""
+    now = provenance.code()
+    return bool(record["code"] != now or now["dirty"])
 
 
 def select(plan: Plan, store: Store, rerun: str, say: Callable[[str], None]) -> list[Cell]:
@@ -90,7 +98,7 @@ def select(plan: Plan, store: Store, rerun: str, say: Callable[[str], None]) -> 
         again = record is not None and (
             rerun == "all"
             or (rerun == "failed" and record["status"] in ("failed", "timed_out"))
-            or (rerun == "stale" and record["code"] != provenance.code())
+            or (rerun == "stale" and is_stale(record))
         )
         if again:
             store.remove(cell.id)
@@ -102,7 +110,7 @@ def select(plan: Plan, store: Store, rerun: str, say: Callable[[str], None]) -> 
 def check_device(plan: Plan) -> None:
     """Raise NotPossibleError where a cell's device is not there, before anything runs or is written."""
     for device in {cell.config["runtime"]["device"] for cell in plan.cells}:
-        training.set_up(RuntimeConfig(device=device))
+        training.require_device(device)
 
 
 def run(
@@ -123,16 +131,22 @@ def run(
         command: how this run was asked for, for the report.
         say: where lines for people go.
 
+    A script guards the call by `if __name__ == "__main__":`, since worker processes import the script again.
+
     Raises:
         PosencError: bad input or missing data; nothing has run or been written.
     """
+    if multiprocessing.parent_process() is not None:
+        raise ConfigError(
+            "posenc.run was called again inside a worker process: guard it by `if __name__ == '__main__':`"
+        )
     choice = choice or Choice()
     if rerun not in RERUN:
         raise UnknownNameError("choice", rerun, RERUN, "--rerun")
     plan = planning.make(planning.find_suite(suite), choice)
     check_device(plan)
     workers = jobs_for(plan, jobs)
-    store = store_for(plan.suite.name, results)
+    store = Store(Path(results) / plan.suite.name)
     asked = command or f"posenc.run({suite!r})"
     with store.locked(asked):
         store.write_manifest(plan.manifest(asked, datetime.now(UTC).isoformat(timespec="seconds")))
@@ -202,7 +216,7 @@ def status(suite: str, results: str | Path = "results") -> dict[str, Any]:
             counts["started" if store.curve(cell["id"]) else "left"] += 1
             continue
         counts[record["status"]] += 1
-        counts["other_code"] += record["code"] != provenance.code()
+        counts["other_code"] += is_stale(record)
         if record["status"] in ("failed", "timed_out"):
             failed.append(record)
     return {"counts": counts, "failed": failed, "store": store}

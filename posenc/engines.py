@@ -8,6 +8,7 @@ is recorded as failed with the cause, and a new worker takes the next.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -37,13 +38,15 @@ def _work(pipe: Connection, stop: Any, suite: str, folder: str, data: str | None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver passes it on as `stop`
     from posenc import training
 
-    store = Store(folder)
-    while (cell := pipe.recv()) is not None:
-        try:
-            training.train(cell, suite, store, Path(data) if data else None, stop.is_set)
-        except training.StoppedError:
-            return
-        pipe.send(cell.id)
+    store, driver = Store(folder), os.getppid()
+
+    def stopped() -> bool:
+        return stop.is_set() or os.getppid() != driver  # a driver that was killed has let go of the suite's lock
+
+    with suppress(EOFError, BrokenPipeError, training.StoppedError):
+        while (cell := pipe.recv()) is not None:
+            training.train(cell, suite, store, Path(data) if data else None, stopped)
+            pipe.send(cell.id)
 
 
 class _Worker:
@@ -53,7 +56,12 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         arguments = (theirs, stop, suite, str(store.folder), str(data) if data else None)
         self.process = context.Process(target=_work, args=arguments, daemon=True)
+        # Until it has set this for itself, Ctrl-C in the terminal must not reach it half-way through its imports.
+        main = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
         self.process.start()
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
         theirs.close()
         self.cell: Cell | None = None
 

@@ -13,6 +13,7 @@ from posenc.config import SCALES, Grid, Suite, Task, available, plain, read_toml
 from posenc.cost import backend_taken
 from posenc.data import text
 from posenc.errors import ConfigError, DataError, NotPossibleError, UnknownNameError
+from posenc.objectives.causal_lm import CausalLM
 from posenc.store import SCHEMA, digest
 
 
@@ -99,6 +100,7 @@ def make(suite: Suite, choice: Choice, *, need_data: bool = True) -> Plan:
     scale = choice.scale or suite.scale
     if scale not in SCALES:
         raise UnknownNameError("scale", scale, SCALES, "--scale")
+    registry.describe(suite.baseline, f"baseline of suite {suite.name}")
     suite = replace(suite, scale=scale)  # type: ignore[arg-type]  # checked above
     wanted = _tasks_wanted(suite, choice)
     cells: dict[str, Cell] = {}
@@ -128,6 +130,8 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
     encodings = list(choice.encodings or grid.encodings)
     if encodings == ["all"]:
         encodings = list(registry.entries())
+    if both := sorted(set(grid.vary) & set(choice.changes)):
+        raise ConfigError(f"--set {both[0]}: {where} varies it; change that instead")
     place = "--encodings" if choice.encodings else where
     described = [registry.describe(encoding, place) for encoding in encodings]
     cells = []
@@ -137,17 +141,21 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
         changes |= {key: (value, f"{where}, vary") for key, value in varied.items()}
         changes |= {key: (value, f"--set {key}") for key, value in choice.changes.items()}
         task = task_at(name, suite.scale, changes, where)
-        data_digest = _data_digest(task, choice.data, need_data)
         lengths = choice.lengths or grid.lengths or [task.length]
+        data_digest = _data_digest(task, lengths, choice.data, need_data)
         seeds = choice.seeds or grid.seeds or suite.seeds
         for seed, length, encoding in itertools.product(seeds, lengths, described):
             cells.append(_cell(task, suite.scale, encoding, length, seed, data_digest, varied))
     return cells
 
 
-def _data_digest(task: Task, folder: Path | None, need_data: bool) -> str:
+def _data_digest(task: Task, lengths: Sequence[int], folder: Path | None, need_data: bool) -> str:
+    """The digest of a task's data, which must be enough for every length."""
     try:
-        return text.load(task.data.source, folder).digest
+        found = text.load(task.data.source, folder)
+        for length in lengths:
+            CausalLM(found, task.data.splits, length, task.evaluation)
+        return found.digest
     except DataError:
         if need_data:
             raise

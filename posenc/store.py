@@ -87,7 +87,7 @@ class Store:
     def read_manifest(self) -> dict[str, Any]:
         try:
             manifest: dict[str, Any] = json.loads(self.manifest_path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise StoreError(
                 f"no results in {self.folder}: run the suite first, or name its folder with --results"
             ) from None
@@ -104,7 +104,10 @@ class Store:
         """
         from filelock import FileLock, Timeout
 
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"results cannot be written to {self.folder}: {error.strerror}") from None
         holder = self.folder / "driver.json"
         try:
             with FileLock(self.folder / "driver.lock", timeout=0):

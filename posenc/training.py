@@ -66,14 +66,19 @@ def make_optimiser(model: Transformer, training: TrainingConfig) -> torch.optim.
     return torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas, eps=training.epsilon)
 
 
+def require_device(device: str) -> None:
+    """Raise NotPossibleError where the device is not there; no other is taken in its place."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise NotPossibleError("device 'cuda': torch finds no GPU on this machine")
+
+
 def set_up(runtime: RuntimeConfig) -> None:
     """Threads, and results that repeat to the bit.
 
     Raises:
         NotPossibleError: the device is not there; no other is taken in its place.
     """
-    if runtime.device == "cuda" and not torch.cuda.is_available():
-        raise NotPossibleError("device 'cuda': torch finds no GPU on this machine")
+    require_device(runtime.device)
     torch.set_num_threads(runtime.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with this
     # On CUDA some kernels (attention's backward with a bias) have no repeatable form: there a warning must do.
@@ -121,6 +126,8 @@ class Loop:
         if self.text.digest != config["data"]["digest"]:
             raise DataError(f"{self.text.name} has changed since the plan was made: run the suite again")
         self.objective = CausalLM(self.text, tuple(config["data"]["splits"]), config["length"], self.evaluation)
+        backbone = validate(BackboneConfig, config["backbone"], {}, "cell")
+        self.parameters, self.flops = cost.count(backbone, config["encoding"]["name"], config["length"])
         self.model = make_model(config)
         self.optimiser = make_optimiser(self.model, self.training)
         self.best: tuple[float, int, dict[str, Tensor]] | None = None
@@ -185,7 +192,6 @@ class Loop:
         self.model.begin_step(self.config["seed"], best_step)
         for length in self.objective.lengths:
             self.scores.append(self.score("test", length))
-        self.path.unlink(missing_ok=True)
 
     def save(self, step: int) -> None:
         """Write all that the steps after this one depend on; what is random follows from the seed and the step."""
@@ -203,7 +209,7 @@ class Loop:
 
     def resume(self) -> int:
         """Take up the cell's checkpoint, where there is one. Returns the last step done, 0 at the start."""
-        state = checkpoint.load(self.path, self.cell_id, self.runtime.device)
+        state = checkpoint.load(self.path, self.cell_id)
         step = state["step"] if state else 0
         self.curve.rewind(step)
         if state:
@@ -241,9 +247,12 @@ class Loop:
         try:
             with self.precision():
                 value, row["items"] = self.objective.score(self.model, split, length)
-            if not math.isfinite(value):
+            if math.isfinite(value):
+                row["value"] = value
+            elif split == "test":
+                row["why"] = f"no number: {metric} is {value}"
+            else:
                 raise DivergedError(f"diverged: {metric} on {split} is {value}")
-            row["value"] = value
         except NotPossibleError as error:
             row["why"] = str(error)
         self.evaluation_seconds += time.perf_counter() - start
@@ -279,6 +288,8 @@ def train(
     times = {"started": started.isoformat(timespec="seconds"), "ended": datetime.now(UTC).isoformat(timespec="seconds")}
     record["times"] = {**times, "seconds": seconds, **record.get("times", {})}
     store.write_record(record)
+    if record["status"] == "done":
+        loop.path.unlink(missing_ok=True)  # only now: a process killed before it goes on from there
     return record
 
 
@@ -311,8 +322,6 @@ def _frame(cell: Cell, suite: str) -> Record:
 def _finished(cell: Cell, loop: Loop, device: str) -> Record:
     assert loop.best is not None
     config, training, metric = cell.config, loop.training, loop.objective.metric
-    backbone = validate(BackboneConfig, config["backbone"], {}, "cell")
-    parameters, flops = cost.count(backbone, config["encoding"]["name"], config["length"])
     tokens = training.steps * training.batch * config["length"]
     weights = sha256()
     for name, value in sorted(loop.best[2].items()):
@@ -322,8 +331,8 @@ def _finished(cell: Cell, loop: Loop, device: str) -> Record:
         "scores": loop.scores,
         "baselines": loop.objective.baselines(),
         "best_step": loop.best[1],
-        "parameters": parameters,
-        "flops_per_token": flops,
+        "parameters": loop.parameters,
+        "flops_per_token": loop.flops,
         "tokens_seen": tokens,
         "tokens_per_second": tokens / loop.training_seconds,
         "data": loop.text.describe(),

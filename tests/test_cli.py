@@ -135,6 +135,8 @@ def test_a_failed_cell_stops_no_other_and_makes_status_3_with_the_list_last(tmp_
         "run", str(suite), "--lengths", "16", "--set", "training.steps=10", *TINY, "--rerun", "failed", folder=tmp_path
     )
     assert "2 cells, 1 finished before" in again.stdout
+    assert "failed        1" in posenc("status", str(suite), folder=tmp_path).stdout
+    assert posenc("report", "mine.toml", folder=tmp_path).returncode == 0
 
 
 def _start(tmp_path: Path) -> subprocess.Popen[str]:
@@ -179,6 +181,20 @@ def test_a_record_changed_by_hand_is_named_and_set_aside(tmp_path: Path) -> None
     assert "is damaged" in again.stdout
     assert changed.with_name("record.unusable.json").is_file()
     assert {r["id"]: r["scores"] for r in store.records()} == {i: r["scores"] for i, r in first.items()}
+
+
+def test_workers_end_with_a_driver_that_was_killed_and_the_cells_go_on(tmp_path: Path) -> None:
+    process = _start(tmp_path)
+    found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
+    workers = [int(number) for number in found.stdout.split()]
+    assert len(workers) == 2
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline, "a worker outlived its driver"
+        time.sleep(0.2)
+    assert len(list(tmp_path.glob("results/quick/cells/*/checkpoint.pt"))) == 2
 
 
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:

@@ -74,6 +74,17 @@ class TestEnwik8:
         with pytest.raises(DataError, match=r"enwik8\.zip"):
             text.load("enwik8", tmp_path)
 
+    @pytest.mark.parametrize("place", range(40, 400, 20))
+    def test_a_deflated_zip_with_any_byte_flipped_is_named(self, tmp_path: Path, place: int) -> None:
+        path = tmp_path / "enwik8.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("enwik8", os.urandom(500))
+        raw = bytearray(path.read_bytes())
+        raw[place] ^= 0xFF
+        path.write_bytes(raw)
+        with pytest.raises(DataError, match=r"enwik8\.zip"):
+            text.load("enwik8", tmp_path)
+
     def test_the_official_size_with_other_content_is_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

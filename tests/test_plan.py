@@ -112,6 +112,7 @@ def test_what_is_not_possible_is_known_before_any_training(tmp_path: Path) -> No
         (SUITE + GRID + "lengths = 5\n", r"grid\.0\.lengths = 5"),
         (SUITE, "grid"),
         (SUITE.replace("[0, 1]", "[]") + GRID, "seeds is empty"),
+        (SUITE.replace('"mine"', '"../escape"') + GRID, "name = '../escape'"),
     ],
 )
 def test_a_bad_suite_names_file_and_key(tmp_path: Path, text: str, message: str) -> None:
@@ -137,12 +138,25 @@ def test_a_bad_suite_names_file_and_key(tmp_path: Path, text: str, message: str)
         ({"changes": {"backbone.heads": 5}}, r"backbone\.width = 64 is no multiple of backbone\.heads = 5"),
         ({"changes": {"runtime.device": "tpu"}}, r"runtime\.device = 'tpu'.*'cpu' or 'cuda'"),
         ({"changes": {"data.source": "enwik9"}}, "unknown data source"),
+        ({"changes": {"training.learning_rate": float("nan")}}, r"--set training\.learning_rate: .*finite"),
+        ({"changes": {"training.betas": [2.0, 0.5]}}, r"--set training\.betas: .*less than 1"),
+        ({"changes": {"backbone.form": "encoder"}}, "wants 'decoder'"),
+        ({"changes": {"backbone.vocabulary": 100}}, "bytes want 256"),
+        ({"changes": {"objective": "foo"}}, "'causal_lm' is wanted"),
+        ({"lengths": [1_000_000]}, "needs more than that"),
         ({"changes": {"training": 3}}, r"--set training: training = 3"),
     ],
 )
 def test_a_bad_choice_is_refused_whole(tmp_path: Path, choice: dict[str, object], message: str) -> None:
     with pytest.raises(PosencError, match=message):
         cells(SUITE + GRID, tmp_path, **choice)
+
+
+def test_an_unknown_baseline_and_a_key_both_set_and_varied_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"baseline of suite mine.*did you mean 'none'"):
+        cells(SUITE.replace('baseline = "none"', 'baseline = "nine"') + GRID, tmp_path)
+    with pytest.raises(ConfigError, match=r"--set training\.steps: grid 1 of suite mine varies it"):
+        cells(SUITE + GRID + 'vary = { "training.steps" = [5, 6] }\n', tmp_path, changes={"training.steps": 7})
 
 
 def test_an_odd_head_is_refused_for_rotations(tmp_path: Path) -> None:

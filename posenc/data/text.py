@@ -6,6 +6,7 @@ import hashlib
 import platform
 import sysconfig
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -110,15 +111,17 @@ def enwik8(folder: Path | None) -> ByteText:
 
 
 def _read(path: Path) -> bytes:
-    if path.suffix != ".zip":
-        return path.read_bytes()
     try:
+        if path.suffix != ".zip":
+            return path.read_bytes()
         with zipfile.ZipFile(path) as archive:
             return archive.read("enwik8")  # checks the member's CRC
     except KeyError:
         raise DataError(f"{path}: no member 'enwik8' in it; the official archive has that one alone") from None
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         raise DataError(f"{path} is damaged: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _enwik8(raw: bytes, origin: str) -> ByteText:
