@@ -91,9 +91,7 @@ def _installed() -> tuple[dict[str, Entry], dict[str, str]]:
     version = _own_version()
     found = {name: Entry(name, target, f"posenc {version}") for name, target in BUILT_IN.items()}
     clashes: dict[str, str] = {}
-    for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
-        package = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
-        entry = Entry(point.name, point.value.replace(" ", ""), package)
+    for entry in sorted(_brought(), key=lambda entry: (entry.name, entry.target)):
         first = found.get(entry.name)
         if first and (first.target, first.package) != (entry.target, entry.package):
             clashes[entry.name] = (
@@ -102,6 +100,26 @@ def _installed() -> tuple[dict[str, Entry], dict[str, str]]:
             )
         found.setdefault(entry.name, entry)
     return found, clashes
+
+
+def _brought() -> list[Entry]:
+    """What other packages bring. Each is read by itself, so that one without metadata stops no other."""
+    found: list[Entry] = []
+    packages: set[str | None] = set()
+    for distribution in metadata.distributions():
+        points = [point for point in distribution.entry_points if point.group == GROUP]
+        if not points:
+            continue
+        try:
+            name, version = distribution.name, distribution.version
+        except Exception:  # an installation cut off half-way; what is raised depends on who reads it
+            name = version = None
+        if name and name in packages:  # further down the path: the first is the one that is imported
+            continue
+        packages.add(name)
+        package = f"{name} {version}" if name else "an unknown package"
+        found += [Entry(point.name, point.value.replace(" ", ""), package) for point in points]
+    return found
 
 
 def _own_version() -> str:
@@ -188,10 +206,11 @@ def parse(text: str, where: str = "") -> list[Spec]:
 
 def split(text: str, separator: str) -> list[str]:
     """A text at each separator outside parentheses and quotes."""
-    parts, depth, quote = [""], 0, ""
+    parts, depth, quote, escaped = [""], 0, "", False
     for character in text:
         if quote:
-            quote = "" if character == quote else quote
+            quote = "" if character == quote and not escaped else quote
+            escaped = character == "\\" and not escaped
         elif character in "'\"":
             quote = character
         else:
