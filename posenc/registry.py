@@ -110,10 +110,10 @@ def _brought() -> list[Entry]:
         points = [point for point in distribution.entry_points if point.group == GROUP]
         if not points:
             continue
-        try:
+        name: str | None = None
+        version = ""
+        with suppress(Exception):  # an installation cut off half-way: what is raised depends on who reads it
             name, version = distribution.name, distribution.version
-        except Exception:  # an installation cut off half-way; what is raised depends on who reads it
-            name = version = None
         if name and name in packages:  # further down the path: the first is the one that is imported
             continue
         packages.add(name)
