@@ -79,12 +79,15 @@ def print_plan(plan: Plan, speed: float | None) -> None:
         table.add_column(column, justify="left" if column in ("cell", "backend") else "right", overflow="fold")
     total_flops = total_hours = 0.0
     rates = set()
+    names = {cell.id: cell.name for cell in plan.cells}
     for cell in plan.cells:
+        name = Text(cell.name + (f"\n  after {names[cell.parent]}" if cell.parent else ""))
         if cell.why_not:
-            table.add_row(Text(cell.name), Text(cell.why_not), *[""] * 5)
+            table.add_row(name, Text(cell.why_not), *[""] * 5)
             continue
         backbone = validate(BackboneConfig, cell.config["backbone"], {}, "cell")
-        parameters, per_token = cost.count(backbone, cell.config["encoding"]["name"], cell.config["length"])
+        config = cell.config
+        parameters, per_token = cost.count(backbone, config["encoding"]["name"], config["length"], config["max_length"])
         tokens = cell.config["training"]["steps"] * cell.config["training"]["batch"] * cell.config["length"]
         flops = 3 * per_token * tokens
         rate = speed or DEFAULT_SPEED[cell.config["runtime"]["device"]]
@@ -92,7 +95,7 @@ def print_plan(plan: Plan, speed: float | None) -> None:
         hours = flops / rate / 1e12 / 3600
         total_flops, total_hours = total_flops + flops, total_hours + hours
         counts = (f"{parameters['total']:,}", f"{parameters['positional']:,}", f"{tokens:,}")
-        table.add_row(Text(cell.name), cell.backend, *counts, f"{flops:.2e}", f"{hours:.2f}")
+        table.add_row(name, cell.backend, *counts, f"{flops:.2e}", f"{hours:.2f}")
     console = Console()
     console.print(table)
     reached = " or ".join(f"{rate:g}" for rate in sorted(rates))

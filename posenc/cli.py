@@ -1,12 +1,14 @@
 """The command line. Each command imports what it needs when it runs, so that `posenc --help` is immediate.
 
-Exit status: 0 all done; 1 the program failed; 2 bad input; 3 some cells failed or a check did not pass; 130 stopped.
+Exit status: 0 all done; 1 the program failed, or a disk is full; 2 bad input; 3 some cells failed or a check did not
+pass; 130 stopped.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -29,7 +31,7 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except PosencError as error:
             click.echo(f"posenc: {error}", err=True)
-            ctx.exit(2)
+            ctx.exit(error.exit_status)
 
 
 @click.group(cls=_Group, context_settings=HELP)
@@ -75,6 +77,7 @@ def _choice(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--precision", help="float32 or bfloat16 (autocast)."),
         click.option("--backend", help="Of softmax attention: auto, reference, sdpa or xformers."),
         click.option("--threads", type=int, help="CPU threads of a cell."),
+        click.option("--processes", type=int, help="Processes that train one cell together, a GPU each (torchrun)."),
         click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any key of the task."),
     ]
 
@@ -85,7 +88,7 @@ def _choice(command: Callable[..., None]) -> Callable[..., None]:
         from posenc.plan import Choice
 
         changes = {}
-        for key in ("device", "precision", "backend", "threads"):
+        for key in ("device", "precision", "backend", "threads", "processes"):
             if (value := given.pop(key)) is not None:
                 changes[f"runtime.{key}"] = value
         for change in given.pop("changes"):
@@ -96,6 +99,45 @@ def _choice(command: Callable[..., None]) -> Callable[..., None]:
         fields = {key: given.pop(key) for key in ("scale", "tasks", "encodings", "lengths", "seeds")}
         choice = Choice(**fields, data=data_folder(given.pop("data")), changes=changes)
         command(*arguments, choice=choice, **given)
+
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def _seconds(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """`90`, `90s`, `30m` or `2h` in seconds."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
+    if match is None:
+        raise click.BadParameter(f"{value!r}: a time is wanted, such as 90s, 30m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _means(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say how a run is carried out."""
+    options = [
+        click.option("--jobs", type=int, help="Cells at once; by default as many as cores over threads, or as GPUs."),
+        click.option(
+            "--rerun", default="missing", show_default=True, help="missing, failed, stale (by other code) or all."
+        ),
+        click.option("--engine", default="local", show_default=True, help="local (worker processes) or ray."),
+        click.option("--address", help="Of a Ray cluster; without it, RAY_ADDRESS or a Ray of this machine alone."),
+        click.option("--time-limit", callback=_seconds, help="What a cell may take: 90s, 30m, 2h."),
+        click.option(
+            "--checkpoint-every", "checkpoint_seconds", callback=_seconds, default="60s", show_default=True,
+            help="Time of training between two checkpoints.",
+        ),
+        click.option("--keep", is_flag=True, help="Keep every cell's trained weights (model.pt beside its record)."),
+    ]  # fmt: skip
+
+    @functools.wraps(command)
+    def wrapped(*arguments: Any, **given: Any) -> None:
+        from posenc.driver import Means
+
+        keys = ("jobs", "rerun", "engine", "address", "time_limit", "checkpoint_seconds", "keep")
+        command(*arguments, means=Means(**{key: given.pop(key) for key in keys}), **given)
 
     for option in reversed(options):
         wrapped = option(wrapped)
@@ -143,10 +185,9 @@ def plan(suite: str, choice: Any, speed: float | None) -> None:
 @main.command()
 @click.argument("suite")
 @_choice
-@click.option("--jobs", type=int, help="Cells at once; by default as many as cores over threads a cell.")
-@click.option("--rerun", default="missing", show_default=True, help="missing, failed, stale (by other code) or all.")
+@_means
 @_results
-def run(suite: str, choice: Any, jobs: int | None, rerun: str, results: Path) -> None:
+def run(suite: str, choice: Any, means: Any, results: Path) -> None:
     """Run what is missing of SUITE (a suite, a TOML file, or a task), and write its report."""
     from rich.console import Console
 
@@ -154,7 +195,7 @@ def run(suite: str, choice: Any, jobs: int | None, rerun: str, results: Path) ->
     from posenc.report import terminal_table
 
     command = shlex.join(["posenc", *sys.argv[1:]])
-    outcome = driver.run(suite, choice=choice, results=results, jobs=jobs, rerun=rerun, command=command, say=click.echo)
+    outcome = driver.run(suite, choice=choice, means=means, results=results, command=command, say=click.echo)
     Console(width=None if sys.stdout.isatty() else 100).print(terminal_table(outcome.store))
     _print_failed(outcome.failed)
     click.echo(f"report: {outcome.report}")
@@ -172,14 +213,19 @@ def _print_failed(failed: list[dict[str, Any]]) -> None:
 @click.argument("suite")
 @_results
 def status(suite: str, results: Path) -> None:
-    """How many cells of SUITE's last run are done, failed, not possible, running, left, or made by other code."""
+    """How many cells of SUITE's last run are done, failed, running, started and not ended, left, or by other code."""
     from posenc import driver
 
     found = driver.status(suite, results)
-    counts = found["counts"]
-    for key in ("done", "failed", "timed_out", "not_possible", "started", "left", "other_code"):
-        click.echo(f"{key.replace('_', ' '):<13} {counts[key]}")
-    _print_failed(found["failed"])
+    keys = ["done", "failed", "timed_out", "not_possible", "running", "started", "left", "unusable", "other_code"]
+    for key in keys:
+        click.echo(f"{key.replace('_', ' '):<13} {found.counts[key]}")
+    if found.holder is not None:
+        who = found.holder
+        click.echo(f"run now by process {who.get('process', '?')} on {who.get('host', '?')}: {who.get('command', '?')}")
+    for line in found.unusable:
+        click.echo(line)
+    _print_failed(found.failed)
 
 
 @main.command()

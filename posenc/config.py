@@ -102,10 +102,6 @@ class TrainingConfig:
             raise ConfigError(f"training.epsilon = {self.epsilon}: more than 0 is wanted")
         if self.learning_rate <= 0:
             raise ConfigError(f"training.learning_rate = {self.learning_rate}: more than 0 is wanted")
-        if self.batch % self.accumulate:
-            raise ConfigError(
-                f"training.batch = {self.batch} is no multiple of training.accumulate = {self.accumulate}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,23 +131,34 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """Where and in what precision a cell runs: part of its identity, since it changes its numbers."""
+    """Where and in what precision a cell runs: part of its identity, since it changes its numbers.
+
+    Attributes:
+        threads: of each process on the CPU.
+        processes: how many train one cell together, each on a GPU of its own where the device is cuda.
+    """
 
     __pydantic_config__: ClassVar[dict[str, object]] = STRICT
 
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["float32", "bfloat16"] = "float32"
     threads: int = 1
+    processes: int = 1
     backend: Literal["auto", "reference", "sdpa", "xformers"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise ConfigError(f"runtime.threads = {self.threads}: at least 1 is wanted")
+        for name in ("threads", "processes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"runtime.{name} = {getattr(self, name)}: at least 1 is wanted")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One task at one scale, every key decided."""
+    """One task at one scale, every key decided.
+
+    Attributes:
+        start: the task whose trained model, of the same encoding and seed, training starts from; "" for none.
+    """
 
     __pydantic_config__: ClassVar[dict[str, object]] = STRICT
 
@@ -160,6 +167,7 @@ class Task:
     version: int
     objective: str
     length: int
+    start: str = ""
     card: Card
     data: DataConfig
     backbone: BackboneConfig
@@ -174,6 +182,12 @@ class Task:
             raise ConfigError(f"objective = {self.objective!r}: 'causal_lm' is wanted")
         if self.backbone.form != "decoder":  # both ways, a model would read its own targets
             raise ConfigError(f"backbone.form = {self.backbone.form!r}: objective 'causal_lm' wants 'decoder'")
+        parts = self.training.accumulate * self.runtime.processes
+        if self.training.batch % parts:
+            raise ConfigError(
+                f"training.batch = {self.training.batch} is no multiple of"
+                f" training.accumulate x runtime.processes = {parts}"
+            )
         if self.backbone.vocabulary != 256:
             raise ConfigError(f"backbone.vocabulary = {self.backbone.vocabulary}: bytes want 256")
 
@@ -194,7 +208,11 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """What is compared with what. Encodings are listed by name, so that what is installed does not change it."""
+    """What is compared with what. Encodings are listed by name, so that what is installed does not change it.
+
+    Attributes:
+        time_limit: seconds that one cell may take; 0 for any.
+    """
 
     __pydantic_config__: ClassVar[dict[str, object]] = STRICT
 
@@ -204,11 +222,14 @@ class Suite:
     baseline: str
     scale: Literal["smoke", "small", "paper"] = "smoke"
     seeds: list[int]
+    time_limit: float = 0.0
     grid: list[Grid]
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):  # it names the folder of the results
             raise ConfigError(f"name = {self.name!r}: letters, digits, '.', '_' and '-' are wanted")
+        if self.time_limit < 0:
+            raise ConfigError(f"time_limit = {self.time_limit}: at least 0 seconds is wanted")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

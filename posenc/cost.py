@@ -14,8 +14,8 @@ from posenc.errors import PosencError
 
 
 @lru_cache(maxsize=256)
-def count(backbone: BackboneConfig, encoding: str, length: int) -> tuple[dict[str, int], float]:
-    """Parameters (total, positional), and forward FLOPs a token at this length.
+def count(backbone: BackboneConfig, encoding: str, length: int, max_length: int) -> tuple[dict[str, int], float]:
+    """Parameters (total, positional) of a model for lengths up to `max_length`, and forward FLOPs a token at `length`.
 
     FLOPs are those of matrix products and attention, as torch.utils.flop_counter counts them (a multiply-add is
     two); element-wise work is not counted. Training takes about three times the forward pass.
@@ -24,7 +24,7 @@ def count(backbone: BackboneConfig, encoding: str, length: int) -> tuple[dict[st
         NotPossibleError: the encoding cannot serve this backbone.
     """
     with torch.device("meta"):
-        model = Transformer(backbone, encoding, length, backend="reference").eval()
+        model = Transformer(backbone, encoding, max_length, backend="reference").eval()
         tokens = torch.zeros(1, length, dtype=torch.long)
         try:
             with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -40,16 +40,25 @@ def count(backbone: BackboneConfig, encoding: str, length: int) -> tuple[dict[st
     return model.count_parameters(), counter.get_total_flops() / length
 
 
-def backend_taken(backbone: BackboneConfig, encoding: str, length: int, asked: str, device: str) -> str:
+@lru_cache(maxsize=256)
+def shapes(backbone: BackboneConfig, encoding: str, max_length: int) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter, by name."""
+    with torch.device("meta"):
+        model = Transformer(backbone, encoding, max_length, backend="reference")
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+@lru_cache(maxsize=256)
+def backend_taken(backbone: BackboneConfig, encoding: str, max_length: int, asked: str, device: str) -> str:
     """Which attention backend runs, of every stack: "favor" for a Performer.
 
     Raises:
         NotPossibleError: the encoding, or the backend asked for, cannot serve this backbone.
     """
     with torch.device("meta"):
-        model = Transformer(backbone, encoding, length, backend=asked)
+        model = Transformer(backbone, encoding, max_length, backend=asked)
     for part in model.encodings():
-        part.require_length(length)
+        part.require_length(max_length)
     if backbone.attention == "performer":
         return "favor"
     taken = [choose_backend(asked, part, backbone.attention_dropout, device) for part in model.encodings()]

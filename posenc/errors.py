@@ -13,6 +13,8 @@ from collections.abc import Iterable
 class PosencError(Exception):
     """Base of every error that bad input, missing data or an impossible request can cause."""
 
+    exit_status = 2
+
 
 class UnknownNameError(PosencError):
     """A name that nothing is registered under."""
@@ -44,3 +46,17 @@ class NotPossibleError(PosencError):
 
 class StoreError(PosencError):
     """A results folder, a record or a checkpoint that cannot be used as it is."""
+
+
+class StorageError(StoreError):
+    """A disk that takes no more: what was being written is as it was before, and the run stops."""
+
+    exit_status = 1
+
+    def __init__(self, path: object, error: OSError) -> None:
+        what = error.strerror or str(error)
+        super().__init__(f"{path} cannot be written ({what}): when it can be again, the same command goes on")
+        self.given = (path, error)
+
+    def __reduce__(self) -> tuple[object, ...]:  # an error that takes two arguments must say so to be sent
+        return StorageError, self.given

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from posenc import registry
+from posenc.backbone.config import BackboneConfig
+from posenc.backbone.transformer import is_positional
 from posenc.config import SCALES, Grid, Suite, Task, available, plain, read_toml, task_at, validate
-from posenc.cost import backend_taken
+from posenc.cost import backend_taken, shapes
 from posenc.data import text
 from posenc.errors import ConfigError, DataError, NotPossibleError, UnknownNameError
 from posenc.objectives.causal_lm import CausalLM
@@ -27,6 +29,7 @@ class Cell:
         config: everything that decides its numbers (see `cell_config`).
         backend: the attention backend that will run.
         why_not: why it cannot run, where it cannot.
+        parent: the id of the cell whose trained weights it starts from.
     """
 
     id: str
@@ -60,6 +63,10 @@ class Plan:
     suite: Suite
     cells: list[Cell]
 
+    def parents(self) -> frozenset[str]:
+        """The ids of the cells that others start from."""
+        return frozenset(cell.parent for cell in self.cells if cell.parent and not cell.why_not)
+
     def manifest(self, command: str, made: str) -> dict[str, Any]:
         suite = {key: getattr(self.suite, key) for key in ("name", "title", "description", "baseline", "scale")}
         cells = [cell.manifest() for cell in self.cells]
@@ -89,7 +96,7 @@ def find_suite(given: str) -> Suite:
 
 
 def make(suite: Suite, choice: Choice, *, need_data: bool = True) -> Plan:
-    """The cells of a suite as a command line chose it.
+    """The cells of a suite as a command line chose it, and those that they start from.
 
     Args:
         need_data: whether missing data is an error; `posenc plan` counts without it.
@@ -102,20 +109,19 @@ def make(suite: Suite, choice: Choice, *, need_data: bool = True) -> Plan:
         raise UnknownNameError("scale", scale, SCALES, "--scale")
     registry.describe(suite.baseline, f"baseline of suite {suite.name}")
     suite = replace(suite, scale=scale)  # type: ignore[arg-type]  # checked above
-    wanted = _tasks_wanted(suite, choice)
-    cells: dict[str, Cell] = {}
-    for index, grid in enumerate(suite.grid):
-        for task in grid.tasks:
-            if task in wanted:
-                for cell in _grid_cells(
-                    suite, grid, f"grid {index + 1} of suite {suite.name}", task, choice, need_data
-                ):
-                    cells.setdefault(cell.id, cell)
-    if not cells:
+    tasks = _tasks_wanted(suite, choice)
+    wanted = [
+        one
+        for index, grid in enumerate(suite.grid)
+        for task in grid.tasks
+        if task in tasks
+        for one in _grid_cells(suite, grid, f"grid {index + 1} of suite {suite.name}", task, choice, need_data)
+    ]
+    if not wanted:
         raise ConfigError(f"suite {suite.name}: nothing is left to run")
+    cells = _Family(scale, choice, need_data).cells(wanted)
     # Seeds vary slowest: stopped half-way, a suite has whole comparisons of its first seeds.
-    ordered = sorted(cells.values(), key=lambda cell: cell.config["seed"])
-    return Plan(suite, ordered)
+    return Plan(suite, sorted(cells, key=lambda cell: cell.config["seed"]))
 
 
 def _tasks_wanted(suite: Suite, choice: Choice) -> list[str]:
@@ -126,7 +132,24 @@ def _tasks_wanted(suite: Suite, choice: Choice) -> list[str]:
     return list(choice.tasks or named)
 
 
-def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice, need_data: bool) -> list[Cell]:
+Changes = dict[str, tuple[Any, str]]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A cell whose parent is still to be found; `changes` are those of the task that made it."""
+
+    task: Task
+    encoding: dict[str, str]
+    length: int
+    seed: int
+    data_digest: str
+    varied: dict[str, Any]
+    changes: Changes
+    where: str
+
+
+def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice, need_data: bool) -> list[_Wanted]:
     encodings = list(choice.encodings or grid.encodings)
     if encodings == ["all"]:
         encodings = list(registry.entries())
@@ -134,10 +157,10 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
         raise ConfigError(f"--set {both[0]}: {where} varies it; change that instead")
     place = "--encodings" if choice.encodings else where
     described = [registry.describe(encoding, place) for encoding in encodings]
-    cells = []
+    wanted = []
     for values in itertools.product(*grid.vary.values()):
         varied = dict(zip(grid.vary, values, strict=True))
-        changes = {key: (value, f"{where}, set") for key, value in grid.set.items()}
+        changes: Changes = {key: (value, f"{where}, set") for key, value in grid.set.items()}
         changes |= {key: (value, f"{where}, vary") for key, value in varied.items()}
         changes |= {key: (value, f"--set {key}") for key, value in choice.changes.items()}
         task = task_at(name, suite.scale, changes, where)
@@ -145,8 +168,8 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
         data_digest = _data_digest(task, lengths, choice.data, need_data)
         seeds = choice.seeds or grid.seeds or suite.seeds
         for seed, length, encoding in itertools.product(seeds, lengths, described):
-            cells.append(_cell(task, suite.scale, encoding, length, seed, data_digest, varied))
-    return cells
+            wanted.append(_Wanted(task, encoding, length, seed, data_digest, varied, changes, where))
+    return wanted
 
 
 def _data_digest(task: Task, lengths: Sequence[int], folder: Path | None, need_data: bool) -> str:
@@ -162,11 +185,68 @@ def _data_digest(task: Task, lengths: Sequence[int], folder: Path | None, need_d
         return "not at hand"
 
 
-def _cell(
-    task: Task, scale: str, encoding: dict[str, str], length: int, seed: int, data_digest: str, varied: dict[str, Any]
-) -> Cell:
+class _Family:
+    """Gives every cell its parent: one of the plan's, or else one made for it, at its own task's settings."""
+
+    def __init__(self, scale: str, choice: Choice, need_data: bool) -> None:
+        self.scale, self.choice, self.need_data = scale, choice, need_data
+        self.made: dict[str, Cell] = {}
+
+    def cells(self, wanted: Sequence[_Wanted]) -> list[Cell]:
+        """All cells, parents before those that start from them."""
+        waiting = [one for one in wanted if one.task.start]
+        for one in wanted:
+            if not one.task.start:
+                self._add(one, None)
+        while waiting:
+            unsettled = {one.task.name for one in waiting}
+            ready = [one for one in waiting if one.task.start not in unsettled - {one.task.name}]
+            if not ready:
+                raise ConfigError(f"{waiting[0].where}: tasks start from one another: {', '.join(sorted(unsettled))}")
+            for one in ready:
+                self._add(one, self._parent(one, ()))
+            waiting = [one for one in waiting if one not in ready]
+        return list(self.made.values())
+
+    def _add(self, one: _Wanted, parent: Cell | None) -> Cell:
+        cell = _cell(one, self.scale, parent)
+        return self.made.setdefault(cell.id, cell)
+
+    def _parent(self, one: _Wanted, descendants: tuple[str, ...]) -> Cell:
+        start = one.task.start
+        if start in descendants:
+            raise ConfigError(f"{one.where}: tasks start from one another: {', '.join(sorted(descendants))}")
+        found = [
+            cell
+            for cell in self.made.values()
+            if cell.config["task"] == start
+            and (start != one.task.name or cell.parent is None)
+            and cell.config["encoding"]["name"] == one.encoding["name"]
+            and cell.config["seed"] == one.seed
+            and cell.config["backbone"]["attention"] == one.task.backbone.attention
+        ]
+        if len(found) > 1:
+            names = ", ".join(cell.name for cell in found)
+            raise ConfigError(f"{one.where}: start = {start!r} may be any of {names}: leave one of them in the suite")
+        if found:
+            return found[0]
+        # What decides whether the weights fit goes to the parent too, and what the command line wants of every task.
+        changes = {
+            key: change
+            for key, change in one.changes.items()
+            if key != "start" and (key in self.choice.changes or key.startswith(("backbone.", "runtime.")))
+        }
+        task = task_at(start, self.scale, changes, f"{one.where}: start")
+        data_digest = _data_digest(task, [task.length], self.choice.data, self.need_data)
+        parent = replace(one, task=task, length=task.length, data_digest=data_digest, varied={}, changes=changes)
+        return self._add(parent, self._parent(parent, (*descendants, start)) if task.start else None)
+
+
+def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
+    task, encoding, length = one.task, one.encoding, one.length
     if length < 1:
         raise ConfigError(f"length {length}: at least 1 is wanted")
+    max_length = max(length, parent.config["max_length"] if parent else 0)
     written = plain(task)
     config = {
         "schema": SCHEMA,
@@ -175,18 +255,43 @@ def _cell(
         "scale": scale,
         "encoding": encoding,
         "length": length,
-        "seed": seed,
-        "data": {**written["data"], "digest": data_digest},
+        "max_length": max_length,
+        "seed": one.seed,
+        "data": {**written["data"], "digest": one.data_digest},
         "objective": task.objective,
         **{key: written[key] for key in ("backbone", "training", "evaluation", "runtime")},
-        "parent": None,
+        "parent": parent.id if parent else None,
     }
-    extra = "".join(f"/{key.rsplit('.', 1)[-1]}={value}" for key, value in varied.items())
-    name = f"{task.name}/{task.backbone.attention}/{encoding['name']}/L{length}{extra}/s{seed}"
+    extra = "".join(f"/{key.rsplit('.', 1)[-1]}={value}" for key, value in one.varied.items())
+    source = f"/from-{task.start}" if parent and "start" not in one.varied else ""
+    name = f"{task.name}/{task.backbone.attention}/{encoding['name']}/L{length}{source}{extra}/s{one.seed}"
     backend = why_not = None
     try:
         runtime = task.runtime
-        backend = backend_taken(task.backbone, encoding["name"], length, runtime.backend, runtime.device)
+        backend = backend_taken(task.backbone, encoding["name"], max_length, runtime.backend, runtime.device)
+        if parent:
+            _require_fit(one, parent, max_length)
     except NotPossibleError as error:
         why_not = str(error)
-    return Cell(digest(config)[:16], name, config, backend, why_not)
+    return Cell(digest(config)[:16], name, config, backend, why_not, config["parent"])
+
+
+def _require_fit(one: _Wanted, parent: Cell, max_length: int) -> None:
+    """The parent's weights must be those of this model, each of its shape.
+
+    Raises:
+        NotPossibleError: the encoding's own do not fit, or there will be none. ConfigError: the backbones differ.
+    """
+    if parent.why_not:
+        raise NotPossibleError(f"its parent {parent.name} is not possible: {parent.why_not}")
+    name = one.encoding["name"]
+    theirs = shapes(validate(BackboneConfig, parent.config["backbone"], {}, "cell"), name, parent.config["max_length"])
+    ours = shapes(one.task.backbone, name, max_length)
+    for key in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(key) != ours.get(key):
+            what = (
+                f"{key} is {theirs.get(key, 'absent')} in its parent {parent.name} and {ours.get(key, 'absent')} here"
+            )
+            if is_positional(key):
+                raise NotPossibleError(what)
+            raise ConfigError(f"{one.where}: start = {one.task.start!r}: {what}")

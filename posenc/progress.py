@@ -240,6 +240,10 @@ class Progress:
             line.append(f"  {plain(score or reason)}" if status == "done" else f": {plain(reason)}")
         return line
 
+    def say(self, line: str) -> None:
+        """Something that the one who runs this should know, as it happens."""
+        self._say(Text(plain(line)))
+
     def _say(self, line: Text) -> None:
         """A line that stays; above the table on a terminal. Not folded, so that a log has one line an event."""
         self.console.print(line, soft_wrap=True)

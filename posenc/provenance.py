@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("posenc", "torch", "numpy", "pandas", "scipy", "datasets", "mlflow", "xformers")
+PACKAGES = ("posenc", "torch", "numpy", "pandas", "scipy", "datasets", "mlflow", "xformers", "ray")
 
 
 @lru_cache(maxsize=1)
@@ -66,6 +66,16 @@ def hardware(device: str) -> dict[str, Any]:
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip()]
+    return [str(index) for index in range(torch.cuda.device_count())]
 
 
 def reset_peak_memory(device: str) -> None:

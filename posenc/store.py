@@ -5,9 +5,11 @@
       driver.lock, .json    held by the driver that runs now, and who it is
       mlflow.db             (beside it, in results/) the mirror; never read back
       cells/<id>/
+        .lock               held by the process that writes here
         curve.jsonl         appended while the cell trains, a row an event
         record.json         written last and atomically: that it exists means the cell ended
         checkpoint.pt       where an unfinished cell goes on; gone when it is done
+        model.pt            the trained weights, as long as another cell waits for them (or --keep)
       report/               made from the above
 
 Records are the truth; everything else can be made again from them.
@@ -20,12 +22,13 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from posenc.errors import StoreError
+from posenc.errors import StorageError, StoreError
 
 SCHEMA = 1
 STATUSES = ("done", "failed", "not_possible", "timed_out")
@@ -47,8 +50,18 @@ def digest(value: Any) -> str:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: a reader sees the old content or the new, never a part."""
-    raw = content.encode() if isinstance(content, str) else content
+    """Write a file whole or not at all: a reader sees the old content or the new, never a part.
+
+    Raises:
+        StorageError: the disk is full or takes no writes; the old content is still there.
+    """
+    try:
+        _replace(path, content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise StorageError(path, error) from None
+
+
+def _replace(path: Path, raw: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -95,6 +108,59 @@ class Store:
             raise StoreError(f"{self.manifest_path} is damaged ({error}): run the suite again to renew it") from None
         return manifest
 
+    def weights_path(self, cell_id: str) -> Path:
+        """Where a cell's trained weights lie while they are kept."""
+        return self.cell_folder(cell_id) / "model.pt"
+
+    @contextmanager
+    def cell_locked(self, cell_id: str, stopped: Callable[[], bool]) -> Iterator[bool]:
+        """Be the one process that writes a cell's files; gives False where it was stopped while it waited.
+
+        A worker whose driver was killed goes on to the end of its step: until then its successor waits here.
+        """
+        from filelock import FileLock, Timeout
+
+        path = self.cell_folder(cell_id) / ".lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:
+            raise StorageError(path, error) from None
+        lock, held = FileLock(path), False
+        while not held and not stopped():
+            try:
+                lock.acquire(timeout=0.5, poll_interval=0.05)
+                held = True
+            except Timeout:
+                continue
+        try:
+            yield held
+        finally:
+            lock.release()
+
+    def holder(self) -> dict[str, Any] | None:
+        """Who runs the suite now: process, host and command; None where nobody does."""
+        from filelock import FileLock, Timeout
+
+        path = self.folder / "driver.lock"
+        if not path.exists():
+            return None
+        try:
+            with FileLock(path, timeout=0):
+                return None
+        except Timeout:
+            return self._said()
+
+    def _said(self) -> dict[str, Any]:
+        """What the holder of the lock says of itself; it may hold it and not have said so yet."""
+        for _ in range(10):
+            try:
+                who: dict[str, Any] = json.loads((self.folder / "driver.json").read_text(encoding="utf-8"))
+                return who
+            except (OSError, ValueError):
+                time.sleep(0.05)
+        return {}
+
     @contextmanager
     def locked(self, command: str) -> Iterator[None]:
         """Hold the suite for one driver. The lock is the system's own: it ends with the process, however that ends.
@@ -115,10 +181,7 @@ class Store:
                 write_atomically(holder, json.dumps(who) + "\n")
                 yield
         except Timeout:
-            try:
-                who = json.loads(holder.read_text(encoding="utf-8"))
-            except (OSError, ValueError):  # it holds the lock and has not yet said who it is
-                who = {}
+            who = self._said()
             raise StoreError(
                 f"{self.folder} is in use by process {who.get('process', '?')} on {who.get('host', '?')}"
                 f" ({who.get('command', 'another run')}): wait for it or stop it"
@@ -163,9 +226,9 @@ class Store:
             )
         return record
 
-    def remove(self, cell_id: str) -> None:
-        """Forget how a cell ended and its curve, so that it runs anew."""
-        for name in ("record.json", "curve.jsonl", "checkpoint.pt"):
+    def remove(self, cell_id: str, *, restart: bool = True) -> None:
+        """Forget how a cell ended, so that it runs again: anew, or (`restart` False) on from its checkpoint."""
+        for name in ("record.json", "curve.jsonl", "checkpoint.pt", "model.pt") if restart else ("record.json",):
             (self.cell_folder(cell_id) / name).unlink(missing_ok=True)
 
     def records(self) -> Iterator[Record]:

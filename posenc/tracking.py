@@ -26,6 +26,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from posenc import telemetry
 from posenc.errors import ConfigError, PosencError, StoreError
 from posenc.mirrored import (
     TEXT,
@@ -49,7 +50,6 @@ CELL, POINTS, POINTS_DIGEST, RECORD = (
 SUMMARY, CONTENT = "posenc.summary", "posenc.content_digest"
 RUN_STATUS = {"done": "FINISHED", "failed": "FAILED", "timed_out": "KILLED", "not_possible": "FINISHED"}
 SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7 would hold the driver for minutes when a server is gone
@@ -81,8 +81,7 @@ def artifacts_of(uri: str) -> str | None:
 
 def prepare_environment() -> None:
     """Telemetry off and MLflow quiet, unless the user set otherwise. Must come before MLflow is imported."""
-    if "MLFLOW_DISABLE_TELEMETRY" not in os.environ:
-        os.environ.setdefault("DO_NOT_TRACK", "true")
+    telemetry.off()
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
 
@@ -180,6 +179,7 @@ class Mirror:
         self._summaries: dict[tuple[str, str], Any] = {}
         self._seen: dict[str, Any] = {}
         self._damaged: set[str] = set()
+        self._database: tuple[int, int] | None = None
 
     def update(self) -> None:
         """Send what is new of every cell: new points of running ones, the record of those that ended."""
@@ -230,9 +230,24 @@ class Mirror:
                 break
         self._client = client
 
+    def _require_database(self) -> None:
+        """SQLite goes on writing into a file that was deleted under it: what is sent then would be lost unsaid."""
+        database = database_of(self.uri)
+        if database is None:
+            return
+        try:
+            found = os.stat(database)
+        except OSError:
+            raise StoreError(f"{database} was deleted while it was in use") from None
+        now = found.st_dev, found.st_ino
+        self._database = self._database or now
+        if now != self._database:
+            raise StoreError(f"{database} was replaced while it was in use")
+
     def _update(self, strict: bool) -> None:
         manifest = self.store.read_manifest()
         self._connect(manifest)
+        self._require_database()
         cells = manifest["cells"]
         extra = extra_axes(cells)
         for cell in cells:
@@ -311,6 +326,7 @@ class Mirror:
     def _finish(self, report_folder: Path | None) -> None:
         manifest = self.store.read_manifest()
         self._connect(manifest)
+        self._require_database()
         records = list(self.store.records())
         found = summaries(manifest["cells"], records)
         for encoding, metrics in found.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from posenc import store as storing
-from posenc.errors import StoreError
+from posenc.errors import StorageError, StoreError
 from posenc.store import Store, write_atomically
 
 RECORD = {"schema": 1, "id": "abc", "status": "done", "scores": [{"value": 0.1}], "name": "é<script>"}
@@ -55,7 +55,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole_and_no_other(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(storing.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StorageError, match="No space"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 
+from posenc import loop as looping
 from posenc import training
 from posenc.backbone.transformer import is_positional
 from posenc.config import TrainingConfig
+from posenc.loop import Loop, StoppedError, Terms
+from posenc.optimiser import rate
 from posenc.plan import Cell, Choice, find_suite, make
 from posenc.store import Store
-from posenc.training import Loop
 
 TINY = {
     "backbone.layers": 1, "backbone.width": 16, "backbone.heads": 2, "backbone.feedforward": 16, "training.steps": 6,
@@ -31,11 +33,13 @@ def cells(*encodings: str, **changes: Any) -> list[Cell]:
 
 
 def loop(cell: Cell, folder: Path) -> Loop:
-    return Loop(cell, None, folder / cell.id, lambda: False)
+    return Loop(cell, Terms("test", folder), lambda: False)
 
 
 def train(cell: Cell, folder: Path) -> dict[str, Any]:
-    return training.train(cell, "test", Store(folder), None)
+    record = training.train(cell, Terms("test", folder))
+    assert record is not None
+    return record
 
 
 def numbers(record: dict[str, Any]) -> tuple[Any, ...]:
@@ -60,8 +64,8 @@ def test_a_stopped_cell_goes_on_to_the_same_numbers_to_the_bit(tmp_path: Path, a
     cell = cells("learned", **changes)[0]
     whole = train(cell, tmp_path / "whole")
     store, calls = Store(tmp_path / "stopped"), itertools.count()
-    with pytest.raises(training.StoppedError):
-        training.train(cell, "test", store, None, lambda: next(calls) >= stop)
+    with pytest.raises(StoppedError):
+        training.train(cell, Terms("test", store.folder), lambda: next(calls) >= stop)
     assert store.read_record(cell.id) is None
     folder = store.cell_folder(cell.id)
     with (folder / "curve.jsonl").open("a") as file:  # steps that a killed process made after its checkpoint
@@ -78,8 +82,8 @@ def test_a_checkpoint_that_cannot_be_trusted_is_refused_and_named(tmp_path: Path
     cell = cells("none")[0]
     path = Store(tmp_path).cell_folder(cell.id) / "checkpoint.pt"
     calls = itertools.count()
-    with pytest.raises(training.StoppedError):
-        training.train(cell, "test", Store(tmp_path), None, lambda: next(calls) >= 2)
+    with pytest.raises(StoppedError):
+        training.train(cell, Terms("test", tmp_path), lambda: next(calls) >= 2)
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:500])
     elif damage == "code":
@@ -140,7 +144,7 @@ def test_the_best_model_by_validation_is_the_one_scored(tmp_path: Path, monkeypa
         asked.append((split, length, str([p.sum().item() for p in model.parameters()])))
         return next(values), 1
 
-    monkeypatch.setattr(training.CausalLM, "score", score)
+    monkeypatch.setattr(looping.CausalLM, "score", score)
     record = train(cells("rope", training__steps=6)[0], tmp_path)
     assert [(split, length) for split, length, _ in asked[3:]] == [("test", 16), ("test", 64)]
     assert record["best_step"] == 4
@@ -177,7 +181,7 @@ def test_an_error_in_a_cell_is_a_failed_record_with_its_traceback(
     def broken(*arguments: object) -> None:
         raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr(training.CausalLM, "loss", broken)
+    monkeypatch.setattr(looping.CausalLM, "loss", broken)
     record = train(cells("none")[0], tmp_path)
     assert record["status"] == "failed"
     assert record["reason"] == "RuntimeError: broken on purpose"
@@ -207,7 +211,7 @@ def test_a_record_says_what_it_was_made_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "inverse_square_root"])
 def test_schedules(schedule: Any) -> None:
     config = TrainingConfig(steps=100, batch=1, learning_rate=2.0, schedule=schedule, warmup=10, validate_every=1)
-    rates = [training.rate(config, step) for step in range(1, 101)]
+    rates = [rate(config, step) for step in range(1, 101)]
     assert rates[:10] == pytest.approx([0.2 * step for step in range(1, 11)])
     last = {"constant": 2.0, "cosine": 0.2, "linear": 0.0, "inverse_square_root": 2 * math.sqrt(0.1)}[schedule]
     assert rates[-1] == pytest.approx(last)

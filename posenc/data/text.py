@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from posenc import telemetry
 from posenc.errors import DataError, UnknownNameError
 
 Bytes = NDArray[np.uint8]
@@ -144,6 +145,7 @@ def _from_hub(folder: Path | None, places: list[str]) -> bytes:
         f"not found under {folder} ({', '.join(places)})" if folder else "no --data DIR and no POSENC_DATA was given"
     )
     advice = "put the official file (mattmahoney.net/dc/enwik8.zip) at DIR/enwik8/enwik8.zip"
+    telemetry.off()
     try:
         import datasets
         from huggingface_hub import HfApi

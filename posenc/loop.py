@@ -1,0 +1,326 @@
+"""The training loop of one cell: model, steps, checkpoints, scores.
+
+Every random number of a step is derived from (seed, purpose, step), so nothing depends on what was drawn before:
+batches, dropout and random features are the same for every encoding, and a step can be run again as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from posenc import checkpoint, cost
+from posenc.backbone.config import BackboneConfig
+from posenc.backbone.transformer import Transformer
+from posenc.config import EvaluationConfig, RuntimeConfig, TrainingConfig, validate
+from posenc.data import text
+from posenc.errors import DataError, NotPossibleError, PosencError, StorageError, StoreError
+from posenc.group import Group
+from posenc.objectives.causal_lm import CausalLM
+from posenc.optimiser import make_optimiser, rate
+from posenc.plan import Cell
+from posenc.seeds import derive
+from posenc.store import Store, canonical, write_atomically
+
+GO_ON, SAVE, STOP, TIME_OUT = range(4)
+
+
+class DivergedError(PosencError):
+    """The loss is no number any more."""
+
+
+class TimedOutError(PosencError):
+    """The cell has taken longer than it may; its checkpoint is there."""
+
+
+class StoppedError(Exception):
+    """The run was asked to stop; the cell has no record and goes on from its checkpoint next time."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the cells of a run share and what changes none of their numbers.
+
+    Attributes:
+        suite: its name. store: the folder of its results. data: where official files lie.
+        checkpoint_seconds: of training, between two checkpoints.
+        time_limit: seconds that a cell may take, all its attempts together; None for any.
+        keep: ids of the cells whose trained weights are kept.
+    """
+
+    suite: str
+    store: Path
+    data: Path | None = None
+    checkpoint_seconds: float = checkpoint.SECONDS
+    time_limit: float | None = None
+    keep: frozenset[str] = frozenset()
+
+
+def require_device(device: str) -> None:
+    """Raise NotPossibleError where the device is not there; no other is taken in its place."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise NotPossibleError("device 'cuda': torch finds no GPU on this machine")
+
+
+def set_up(runtime: RuntimeConfig) -> None:
+    """Threads, and results that repeat to the bit.
+
+    Raises:
+        NotPossibleError: the device is not there; no other is taken in its place.
+    """
+    require_device(runtime.device)
+    torch.set_num_threads(runtime.threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with this
+    # On CUDA some kernels (attention's backward with a bias) have no repeatable form: there a warning must do.
+    torch.use_deterministic_algorithms(True, warn_only=runtime.device == "cuda")
+
+
+def make_model(config: dict[str, Any]) -> Transformer:
+    """The cell's model as it starts, on its device."""
+    backbone = validate(BackboneConfig, config["backbone"], {}, "cell")
+    runtime = validate(RuntimeConfig, config["runtime"], {}, "cell")
+    model = Transformer(backbone, config["encoding"]["name"], config["max_length"], runtime.backend)
+    return model.to(runtime.device).initialise(config["seed"])
+
+
+class Curve:
+    """The cell's curve file: a row an event, each whole line written at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rewind(self, step: int) -> None:
+        """Forget what was written after a step: the cell goes on from there."""
+        lines = self.path.read_text(encoding="utf-8").split("\n")[:-1] if self.path.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        write_atomically(self.path, "".join(line + "\n" for line in kept))
+
+    def append(self, row: dict[str, Any]) -> None:
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(canonical(row) + "\n")
+        except OSError as error:
+            raise StorageError(self.path, error) from None
+
+
+class _Loss(nn.Module):
+    """The objective as a module, since DDP averages the gradients of what passes through a module's forward."""
+
+    def __init__(self, model: Transformer, objective: CausalLM) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, part: Tensor) -> Tensor:
+        return self.objective.loss(self.model, part)
+
+
+class Loop:
+    """The training of one cell, by one process or, together, by a group of them."""
+
+    def __init__(self, cell: Cell, terms: Terms, stopped: Callable[[], bool], group: Group = Group()) -> None:  # noqa: B008
+        self.start = time.perf_counter()
+        self.config, self.cell_id, self.terms, self.stopped, self.group = cell.config, cell.id, terms, stopped, group
+        config, self.store = cell.config, Store(terms.store)
+        folder = self.store.cell_folder(cell.id)
+        self.curve, self.path = Curve(folder / "curve.jsonl"), folder / "checkpoint.pt"
+        self.training = validate(TrainingConfig, config["training"], {}, "cell")
+        self.runtime = validate(RuntimeConfig, config["runtime"], {}, "cell")
+        self.evaluation = validate(EvaluationConfig, config["evaluation"], {}, "cell")
+        set_up(self.runtime)
+        self.text = text.load(config["data"]["source"], terms.data)
+        if self.text.digest != config["data"]["digest"]:
+            raise DataError(f"{self.text.name} has changed since the plan was made: run the suite again")
+        self.objective = CausalLM(self.text, tuple(config["data"]["splits"]), config["length"], self.evaluation)
+        backbone = validate(BackboneConfig, config["backbone"], {}, "cell")
+        self.parameters, self.flops = cost.count(
+            backbone, config["encoding"]["name"], config["length"], config["max_length"]
+        )
+        self.model = make_model(config)
+        self.optimiser = make_optimiser(self.model, self.training)
+        self.loss = group.wrap(_Loss(self.model, self.objective))
+        self.best: tuple[float, int, dict[str, Tensor]] | None = None
+        self.scores: list[dict[str, Any]] = []
+        self.training_seconds = self.evaluation_seconds = self.spent = 0.0
+
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        with torch.autocast(self.runtime.device, torch.bfloat16, enabled=self.runtime.precision == "bfloat16"):
+            yield
+
+    def step(self, step: int) -> float:
+        """One optimiser step, counted from 1. Returns the mean loss in nats."""
+        training, seed, group = self.training, self.config["seed"], self.group
+        self.model.train().begin_step(seed, step)
+        batch = self.objective.batch(seed, step, training.batch).to(self.runtime.device)
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = rate(training, step)
+        self.optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        mine = batch.chunk(training.accumulate * group.size)[group.rank :: group.size]
+        for index, part in enumerate(mine):
+            own = [group.rank] if group.size > 1 else []  # each process has rows, and so masks, of its own
+            torch.manual_seed(derive(seed, "dropout", step, index, *own))
+            last = index == len(mine) - 1
+            with nullcontext() if last else group.without_averaging(self.loss):
+                with self.precision():
+                    loss = self.loss(part) / training.accumulate
+                loss.backward()
+            total += loss.item()
+        total = group.mean(total)
+        if not math.isfinite(total):
+            raise DivergedError(f"diverged: the loss is {total} at step {step}")
+        if training.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), training.clip)
+        self.optimiser.step()
+        return total
+
+    def run(self) -> None:
+        """Train, keep the best model by validation, and (in the group's first process) score it on test once.
+
+        Raises:
+            StoppedError, TimedOutError: before the end, with a checkpoint to go on from.
+        """
+        per_step = self.training.batch * self.config["length"]
+        first = self.resume() + 1
+        seen, saved = (first - 1) * per_step, self.training_seconds
+        for step in range(first, self.training.steps + 1):
+            if self._between_steps(step - 1, self.training_seconds - saved):
+                saved = self.training_seconds
+            start = time.perf_counter()
+            try:
+                loss = self.step(step)
+            except DivergedError:
+                self.note({"step": step, "tokens": seen, "seconds": self.training_seconds, "loss": None})
+                raise
+            seen += per_step
+            self.training_seconds += time.perf_counter() - start
+            at = {"step": step, "tokens": seen, "seconds": round(self.training_seconds, 4)}
+            if step == 1 or step % self.training.log_every == 0 or step == self.training.steps:
+                self.note({**at, "loss": loss, "learning_rate": rate(self.training, step)})
+            if self.group.first and (step % self.training.validate_every == 0 or step == self.training.steps):
+                self.validate(step, at)
+        if self.group.first:
+            assert self.best is not None
+            _, best_step, state = self.best
+            self.model.load_state_dict(state)
+            self.model.begin_step(self.config["seed"], best_step)
+            for length in self.objective.lengths:
+                self.scores.append(self.score("test", length))
+
+    def note(self, row: dict[str, Any]) -> None:
+        """A row of the curve, written once however many processes train."""
+        if self.group.first:
+            self.curve.append(row)
+
+    def elapsed(self) -> float:
+        """Seconds that the cell has taken, in this attempt and those before."""
+        return self.spent + time.perf_counter() - self.start
+
+    def _between_steps(self, done: int, since: float) -> bool:
+        """Stop, end, save or go on after step `done`, `since` seconds after the last checkpoint. Whether it saved."""
+        limit = self.terms.time_limit
+        choice = GO_ON
+        if self.stopped():
+            choice = STOP
+        elif limit is not None and self.elapsed() > limit:
+            choice = TIME_OUT
+        elif since > self.terms.checkpoint_seconds:
+            choice = SAVE
+        choice = self.group.decide(choice)
+        if choice == GO_ON:
+            return False
+        if self.group.first:
+            self.save(done)
+        if choice == STOP:
+            raise StoppedError
+        if choice == TIME_OUT:
+            raise TimedOutError(
+                f"took {self.elapsed():.0f} s and may take {limit:g}: stopped after step {done} of"
+                f" {self.training.steps}; with a longer --time-limit, --rerun failed goes on from there"
+            )
+        return True
+
+    def save(self, step: int) -> None:
+        """Write all that the steps after this one depend on; what is random follows from the seed and the step."""
+        best = None if self.best is None else {"value": self.best[0], "step": self.best[1], "state": self.best[2]}
+        state = {
+            "cell": self.cell_id,
+            "step": step,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "best": best,
+            "scores": self.scores,
+            "seconds": [self.training_seconds, self.evaluation_seconds, self.elapsed()],
+        }
+        checkpoint.save(self.path, state)
+
+    def resume(self) -> int:
+        """Take up the cell's checkpoint, or its parent's weights, where there are any. Returns the last step done."""
+        state = checkpoint.load(self.path, self.cell_id)
+        step = state["step"] if state else 0
+        if self.group.first:
+            self.curve.rewind(step)
+        if state:
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            best = state["best"]
+            self.best = best and (best["value"], best["step"], best["state"])
+            self.scores = state["scores"]
+            self.training_seconds, self.evaluation_seconds, self.spent = state["seconds"]
+        elif parent := self.config["parent"]:
+            self.model.load_state_dict(self.parent_weights(parent))
+        return step
+
+    def parent_weights(self, parent: str) -> dict[str, Tensor]:
+        """The trained weights of the cell that this one starts from, as that cell's record tells of them."""
+        record = self.store.read_record(parent)
+        if record is None or record["status"] != "done":
+            raise StoreError(f"its parent {parent} has not ended well: {record['reason'] if record else 'no record'}")
+        return checkpoint.load_weights(self.store.weights_path(parent), record["checkpoint"]["digest"])
+
+    def validate(self, step: int, at: dict[str, Any]) -> None:
+        row = self.score("validation", self.config["length"])
+        kept = {key: row[key] for key in ("split", "length", "metric", "value")}
+        self.note({**at, **kept})
+        better = self.best is None or row["value"] < self.best[0]
+        if better:
+            state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self.best = (row["value"], step, state)
+            self.scores = [row]
+
+    def score(self, split: str, length: int) -> dict[str, Any]:
+        """A row of scores; where the encoding has no answer at this length, the reason in place of the value."""
+        start = time.perf_counter()
+        metric = self.objective.metric.name
+        row: dict[str, Any] = {
+            "split": split,
+            "length": length,
+            "metric": metric,
+            "value": None,
+            "items": 0,
+            "why": None,
+        }
+        self.model.eval()
+        try:
+            with self.precision():
+                value, row["items"] = self.objective.score(self.model, split, length)
+            if math.isfinite(value):
+                row["value"] = value
+            elif split == "test":
+                row["why"] = f"no number: {metric} is {value}"
+            else:
+                raise DivergedError(f"diverged: {metric} on {split} is {value}")
+        except NotPossibleError as error:
+            row["why"] = str(error)
+        self.evaluation_seconds += time.perf_counter() - start
+        return row
