@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -96,7 +97,7 @@ def print_plan(plan: Plan, speed: float | None) -> None:
         total_flops, total_hours = total_flops + flops, total_hours + hours
         counts = (f"{parameters['total']:,}", f"{parameters['positional']:,}", f"{tokens:,}")
         table.add_row(name, cell.backend, *counts, f"{flops:.2e}", f"{hours:.2f}")
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(table)
     reached = " or ".join(f"{rate:g}" for rate in sorted(rates))
     console.print(f"together {total_flops:.2e} FLOPs, {total_hours:.2f} hours one after another at {reached} TFLOP/s")

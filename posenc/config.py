@@ -23,6 +23,7 @@ from posenc.errors import ConfigError, UnknownNameError
 from posenc.paths import content
 
 SCALES = ("smoke", "small", "paper")
+SCRATCH = "scratch"
 STRICT: dict[str, object] = {"extra": "forbid", "strict": True}
 T = TypeVar("T")
 
@@ -157,7 +158,7 @@ class Task:
     """One task at one scale, every key decided.
 
     Attributes:
-        start: the task whose trained model, of the same encoding and seed, training starts from; "" for none.
+        start: "scratch", or the task whose trained model, of the same encoding and seed, training starts from.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = STRICT
@@ -167,7 +168,7 @@ class Task:
     version: int
     objective: str
     length: int
-    start: str = ""
+    start: str = SCRATCH
     card: Card
     data: DataConfig
     backbone: BackboneConfig

@@ -216,7 +216,8 @@ def run(
         try:
             outcome.stopped = not _run_cells(plan, cells, terms, means, places, mirror)
         finally:
-            _drop_weights(plan, store, terms.keep if means.keep else frozenset())
+            if not means.keep:
+                _drop_weights(plan, cells, store)
         for record in store.records():
             outcome.counts[record["status"]] += 1
             if record["status"] in ("failed", "timed_out"):
@@ -276,14 +277,14 @@ def _engine(
     return RayEngine(schedule, terms, events, means.address, means.jobs, cores, gpus)
 
 
-def _drop_weights(plan: Plan, store: Store, keep: frozenset[str]) -> None:
-    """Delete the trained weights that no cell waits for any more. One that failed still does."""
+def _drop_weights(plan: Plan, ran: list[Cell], store: Store) -> None:
+    """Delete the weights from which cells of this run started and for which no cell waits; one that failed does."""
     waiting = set()
     for cell in plan.cells:
         record = store.read_record(cell.id)
         if cell.parent and (record is None or record["status"] not in ("done", "not_possible")):
             waiting.add(cell.parent)
-    for parent in plan.parents() - waiting - keep:
+    for parent in {cell.parent for cell in ran if cell.parent} - waiting:
         store.weights_path(parent).unlink(missing_ok=True)
 
 

@@ -114,7 +114,7 @@ def extra_axes(cells: list[dict[str, Any]]) -> list[str]:
     found: dict[str, None] = {}
     for cell in cells:
         config = cell["config"]
-        kinds = ("objective", "backbone", "training", "evaluation", "runtime")
+        kinds = ("objective", "start", "backbone", "training", "evaluation", "runtime")
         fields = dict(flat({kind: config.get(kind) for kind in kinds}))
         first = seen.setdefault(tuple(axis(config) for axis in AXES.values()), fields)
         found |= {key: None for key in fields.keys() | first.keys() if fields.get(key) != first.get(key)}

@@ -11,7 +11,7 @@ from typing import Any
 from posenc import registry
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import is_positional
-from posenc.config import SCALES, Grid, Suite, Task, available, plain, read_toml, task_at, validate
+from posenc.config import SCALES, SCRATCH, Grid, Suite, Task, available, plain, read_toml, task_at, validate
 from posenc.cost import backend_taken, shapes
 from posenc.data import text
 from posenc.errors import ConfigError, DataError, NotPossibleError, UnknownNameError
@@ -194,9 +194,9 @@ class _Family:
 
     def cells(self, wanted: Sequence[_Wanted]) -> list[Cell]:
         """All cells, parents before those that start from them."""
-        waiting = [one for one in wanted if one.task.start]
+        waiting = [one for one in wanted if one.task.start != SCRATCH]
         for one in wanted:
-            if not one.task.start:
+            if one.task.start == SCRATCH:
                 self._add(one, None)
         while waiting:
             unsettled = {one.task.name for one in waiting}
@@ -239,7 +239,7 @@ class _Family:
         task = task_at(start, self.scale, changes, f"{one.where}: start")
         data_digest = _data_digest(task, [task.length], self.choice.data, self.need_data)
         parent = replace(one, task=task, length=task.length, data_digest=data_digest, varied={}, changes=changes)
-        return self._add(parent, self._parent(parent, (*descendants, start)) if task.start else None)
+        return self._add(parent, self._parent(parent, (*descendants, start)) if task.start != SCRATCH else None)
 
 
 def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
@@ -259,6 +259,7 @@ def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
         "seed": one.seed,
         "data": {**written["data"], "digest": one.data_digest},
         "objective": task.objective,
+        "start": task.start,
         **{key: written[key] for key in ("backbone", "training", "evaluation", "runtime")},
         "parent": parent.id if parent else None,
     }

@@ -1,0 +1,155 @@
+"""What tests of whole runs share: tiny cells, the command line in a process of its own, a package of bad encodings."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from posenc.plan import Cell, Choice, find_suite, make
+from posenc.store import Store
+
+SETTINGS: dict[str, Any] = {
+    "backbone.layers": 1, "backbone.width": 16, "backbone.heads": 2, "backbone.feedforward": 16,
+    "backbone.attention": "softmax", "training.steps": 10, "training.batch": 4, "training.validate_every": 5,
+    "training.log_every": 1, "evaluation.tokens": 256,
+}  # fmt: skip
+
+
+def options(**changes: Any) -> list[str]:
+    """SETTINGS as a command line has them; `training__steps=20` changes one."""
+    chosen = {**SETTINGS, **{key.replace("__", "."): value for key, value in changes.items()}}
+    return [part for key, value in chosen.items() for part in ("--set", f"{key}={value}")]
+
+
+def cells(*encodings: str, seeds: tuple[int, ...] = (0,), **changes: Any) -> list[Cell]:
+    chosen = {**SETTINGS, **{key.replace("__", "."): value for key, value in changes.items()}}
+    return make(find_suite("enwik8"), Choice(encodings=encodings, lengths=[16], seeds=seeds, changes=chosen)).cells
+
+
+def environment(**more: str) -> dict[str, str]:
+    left_out = ("POSENC_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")
+    return {**{key: value for key, value in os.environ.items() if key not in left_out}, **more}
+
+
+def start(folder: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    """`posenc ...` in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "posenc", *arguments], cwd=folder, text=True, env=environment(**more),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def posenc(folder: Path, *arguments: str, status: int | None = 0, **more: str) -> str:
+    """Run `posenc ...` to its end; its output."""
+    process = start(folder, *arguments, **more)
+    try:
+        output, _ = process.communicate(timeout=280)
+    finally:
+        stop(process)
+    assert status is None or process.returncode == status, output
+    return output
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    process.wait()
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 100.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
+    return [int(number) for number in found.stdout.split()]
+
+
+def numbers(store: Store, cell_id: str) -> tuple[Any, ...]:
+    """All of a cell's record and curve that must come out the same again: everything but times and memory."""
+    record = store.read_record(cell_id)
+    assert record is not None
+    noisy = ("times", "tokens_per_second", "peak_memory_bytes", "digest")
+    kept = {key: value for key, value in record.items() if key not in noisy}
+    return kept, [{key: value for key, value in row.items() if key != "seconds"} for row in store.curve(cell_id)]
+
+
+FAULTY = '''
+"""Encodings that go wrong, each in its own way."""
+import os, signal, time
+from pathlib import Path
+import torch
+from posenc.encoding import Encoding
+
+class Faulty(Encoding):
+    title = "goes wrong"
+
+    def embed(self, embeddings, positions, context):
+        if embeddings.device.type != "meta":
+            self.go_wrong()
+        return embeddings * self.factor()
+
+    def factor(self):
+        return 1.0
+
+    def go_wrong(self):
+        pass
+
+class Raises(Faulty):
+    def go_wrong(self):
+        raise RuntimeError("broken on purpose")
+
+class Diverges(Faulty):
+    def factor(self):
+        return float("nan")
+
+class Hungry(Faulty):
+    def go_wrong(self):
+        torch.zeros(2**50)
+
+class Slow(Faulty):
+    def go_wrong(self):
+        time.sleep(0.8)
+
+class Hangs(Faulty):
+    def go_wrong(self):
+        time.sleep(10_000)
+
+class Dies(Faulty):
+    def go_wrong(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class DiesOnce(Faulty):
+    def go_wrong(self):
+        mark = Path(os.environ["FAULTY"], "died")
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+class Tells(Faulty):
+    def go_wrong(self):
+        Path(os.environ["FAULTY"], f"{os.getpid()}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+'''
+
+
+def install_faulty(folder: Path) -> str:
+    """Lay out a package with the encodings of FAULTY as pip does; the folder for PYTHONPATH."""
+    info = folder / "faulty-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
+    names = ["Raises", "Diverges", "Hungry", "Slow", "Hangs", "Dies", "DiesOnce", "Tells"]
+    points = "\n".join(f"{name.lower()} = faulty:{name}" for name in names)
+    (info / "entry_points.txt").write_text(f"[posenc.encodings]\n{points}\n")
+    (folder / "faulty.py").write_text(FAULTY)
+    return str(folder)

@@ -1,0 +1,133 @@
+"""Several processes for one cell: two of gloo's under torchrun give the losses of one; nothing listens outside."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from runs import cells, install_faulty
+
+from posenc import distributed, training
+from posenc.loop import StoppedError, Terms
+from posenc.plan import Cell
+from posenc.store import Store
+
+
+def test_two_processes_give_the_losses_of_one_and_listen_to_this_machine_alone(tmp_path: Path) -> None:
+    changes = {"training__batch": 8, "training__accumulate": 2, "training__clip": 1.0, "training__learning_rate": 0.01}
+    one, two = (cells("learned", runtime__processes=n, **changes)[0] for n in (1, 2))
+    assert one.id != two.id
+    training.train(one, Terms("test", tmp_path))
+    exposed: set[str] = set()
+    watching = threading.Event()
+
+    def watch() -> None:
+        while not watching.wait(0.02):
+            exposed.update(listening(os.getpid()))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        distributed.train_cell(two, Terms("test", tmp_path, keep=frozenset([two.id])), lambda: False)
+    finally:
+        watching.set()
+        thread.join()
+    store = Store(tmp_path)
+    first, second = store.read_record(one.id), store.read_record(two.id)
+    assert first and second
+    assert second["status"] == "done", second["traceback"]
+    curves = [[row for row in store.curve(cell.id) if "split" not in row] for cell in (one, two)]
+    assert [row["step"] for row in curves[1]] == list(range(1, 11)), "written by one of them alone"
+    for a, b in zip(*curves, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], abs=2e-6)
+    for a, b in zip(first["scores"], second["scores"], strict=True):
+        assert b["value"] == pytest.approx(a["value"], abs=2e-6)
+    assert first["checkpoint"] != second["checkpoint"], "sums in another order: near, not the same"
+    assert store.weights_path(two.id).is_file()
+    assert exposed == {"127.0.0.1"}
+
+
+def listening(ancestor: int) -> set[str]:
+    """The addresses on which the descendants of a process listen."""
+    sockets: dict[str, str] = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            parts = line.split()
+            if parts[3] == "0A":
+                raw = parts[1].split(":")[0]
+                v4 = ".".join(str(int(raw[i : i + 2], 16)) for i in (6, 4, 2, 0)) if table == "tcp" else raw
+                sockets[parts[9]] = v4
+    found = set()
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+    for process in parents:
+        line = process
+        while line in parents and line != ancestor:
+            line = parents[line]
+        if line != ancestor or process == ancestor:
+            continue
+        try:
+            links = [os.readlink(link) for link in Path(f"/proc/{process}/fd").iterdir()]
+        except OSError:
+            continue
+        found |= {sockets[link[8:-1]] for link in links if link.startswith("socket:[") and link[8:-1] in sockets}
+    return found
+
+
+def test_a_group_that_is_stopped_goes_on_to_the_same_numbers_to_the_bit(tmp_path: Path) -> None:
+    (cell,) = cells("rope", runtime__processes=2, training__steps=300, training__validate_every=100)
+    distributed.train_cell(cell, Terms("test", tmp_path / "whole"), lambda: False)
+    store = Store(tmp_path / "stopped")
+
+    def halfway() -> bool:
+        return len(store.curve(cell.id)) > 5
+
+    with pytest.raises(StoppedError):
+        distributed.train_cell(cell, Terms("test", store.folder), halfway)
+    assert (store.cell_folder(cell.id) / "checkpoint.pt").is_file()
+    assert store.read_record(cell.id) is None
+    distributed.train_cell(cell, Terms("test", store.folder), lambda: False)
+    whole, resumed = Store(tmp_path / "whole").read_record(cell.id), store.read_record(cell.id)
+    assert whole and resumed
+    assert (whole["scores"], whole["checkpoint"]) == (resumed["scores"], resumed["checkpoint"])
+    losses = [[row.get("loss") for row in Store(tmp_path / name).curve(cell.id)] for name in ("whole", "stopped")]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(("encoding", "cause"), [("raises", "RuntimeError: broken on purpose"), ("dies", "torchrun")])
+def test_a_group_that_fails_says_why(
+    tmp_path: Path, encoding: str, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", install_faulty(tmp_path / "package"))
+    (good,) = cells("rope", runtime__processes=2)
+    bad = Cell("f" * 16, encoding, {**good.config, "encoding": {"name": encoding}})
+    begun = time.monotonic()
+    distributed.train_cell(bad, Terms("test", tmp_path / "store"), lambda: False)
+    assert time.monotonic() - begun < 120, "nobody waits for the one that died"
+    record = Store(tmp_path / "store").read_record(bad.id)
+    assert record and record["status"] == "failed"
+    assert cause in record["reason"]
+    assert record["traceback"]
+
+
+def test_processes_that_lose_their_worker_end(tmp_path: Path) -> None:
+    """Their standard input ends with it."""
+    read, write = os.pipe()
+    before = os.dup(0)
+    try:
+        os.dup2(read, 0)
+        assert not distributed._input_ended()
+        os.close(write)
+        assert distributed._input_ended()
+    finally:
+        os.dup2(before, 0)
+        os.close(read)
+        os.close(before)
