@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from posenc import checkpoint, provenance
+from posenc import checkpoint, provenance, ray_engine
 from posenc import plan as planning
 from posenc.config import available
 from posenc.engines import Engine, Events, LocalEngine
@@ -20,7 +20,6 @@ from posenc.errors import ConfigError, StoreError, UnknownNameError
 from posenc.loop import Terms, require_device
 from posenc.plan import Cell, Choice, Plan
 from posenc.progress import Progress
-from posenc.ray_engine import RayEngine
 from posenc.report import write_report
 from posenc.schedule import Schedule
 from posenc.store import Record, Store
@@ -194,6 +193,8 @@ def run(
     choice, means = choice or Choice(), means or Means()
     plan = planning.make(planning.find_suite(suite), choice)
     places = slots(plan, means.jobs) if means.engine == "local" else []
+    if means.engine == "ray":
+        ray_engine.address_of(means.address)
     store = Store(Path(results) / plan.suite.name)
     asked = command or f"posenc.run({suite!r})"
     limit = plan.suite.time_limit or None if means.time_limit is None else means.time_limit
@@ -274,7 +275,7 @@ def _engine(
     runtimes = [cell.config["runtime"] for cell in plan.cells]
     cores = max(runtime["threads"] * runtime["processes"] for runtime in runtimes)
     gpus = max(runtime["processes"] if runtime["device"] == "cuda" else 0 for runtime in runtimes)
-    return RayEngine(schedule, terms, events, means.address, means.jobs, cores, gpus)
+    return ray_engine.RayEngine(schedule, terms, events, means.address, means.jobs, cores, gpus)
 
 
 def _drop_weights(plan: Plan, ran: list[Cell], store: Store) -> None:

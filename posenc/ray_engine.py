@@ -7,7 +7,9 @@ reads them. posenc must be installed on every node, at one version.
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import time
 from contextlib import suppress
 from typing import Any
@@ -152,19 +154,39 @@ class RayEngine(Engine):
                 self.overdue(cell)
 
 
-def _connect(address: str | None) -> Any:
+def address_of(given: str | None) -> str | None:
+    """The cluster's address, by --address or RAY_ADDRESS; None for a Ray of this machine alone.
+
+    Raises:
+        ConfigError: nothing answers there. (Ray itself would try for minutes.)
+    """
+    address = given or os.environ.get("RAY_ADDRESS")
+    if address and re.fullmatch(r"(ray://)?[^/]+:\d+", address):
+        host, port = address.removeprefix("ray://").rsplit(":", 1)
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as error:
+            raise ConfigError(f"--engine ray: no cluster at {address} ({error.strerror or error})") from None
+    return address
+
+
+def _connect(given: str | None) -> Any:
     telemetry.off()
+    address = address_of(given)
+    if not address:
+        # A Ray of one machine listens on all its addresses, where anyone could send it work; on systems for which it
+        # has no clusters it keeps to the loopback address, and this setting has that here too.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ImportError as error:
         raise ConfigError(f"--engine ray: Ray cannot be imported ({error}): pip install 'posenc[ray]'") from None
-    address = address or os.environ.get("RAY_ADDRESS")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     try:
         if address:
             ray.init(address, log_to_driver=False, logging_level="ERROR")
-        else:  # on the loopback address, so that nobody else can send it work
-            ray.init("local", _node_ip_address="127.0.0.1", **quiet)
+        else:
+            here: dict[str, Any] = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+            ray.init("local", log_to_driver=False, logging_level="ERROR", **here)
     except (ConnectionError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"--engine ray: no cluster at {address or 'this machine'} ({first})") from None

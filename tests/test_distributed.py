@@ -58,8 +58,9 @@ def listening(ancestor: int) -> set[str]:
             parts = line.split()
             if parts[3] == "0A":
                 raw = parts[1].split(":")[0]
-                v4 = ".".join(str(int(raw[i : i + 2], 16)) for i in (6, 4, 2, 0)) if table == "tcp" else raw
-                sockets[parts[9]] = v4
+                mapped = raw.removeprefix("0000000000000000FFFF0000")  # an IPv4 address in IPv6's table
+                octets = (str(int(mapped[i : i + 2], 16)) for i in (6, 4, 2, 0))
+                sockets[parts[9]] = ".".join(octets) if len(mapped) == 8 else raw
     found = set()
     parents = {}
     for folder in Path("/proc").iterdir():

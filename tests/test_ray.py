@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -22,8 +23,7 @@ PORT = 26379
 
 
 def node(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(folder / "package")}
-    environment |= {"FAULTY": str(folder)}
+    environment = {**os.environ, "PYTHONPATH": str(folder / "package"), "FAULTY": str(folder)}
     common = ["--node-ip-address", "127.0.0.1", "--num-cpus", "1", "--block", "--object-store-memory", "100000000"]
     return subprocess.Popen(
         [str(RAY), "start", *arguments, *common], env=environment, cwd=folder,
@@ -37,6 +37,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("cluster")
     install_faulty(folder / "package")
     address = f"127.0.0.1:{PORT}"
+    # Nodes and drivers share a token, as recent versions of Ray want it.
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     head = node(folder, "--head", "--port", str(PORT), "--include-dashboard=false")
     nodes = [head]
     try:
@@ -52,6 +54,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
         subprocess.run([str(RAY), "stop", "--force"], capture_output=True)
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            del os.environ[name]
 
 
 def alive(address: str) -> int:
@@ -133,5 +137,6 @@ def test_no_cluster_is_said_and_nothing_is_written(tmp_path: Path) -> None:
     arguments = ["run", "enwik8", "--lengths", "16", "--encodings", "rope", *options()]
     output = posenc(tmp_path, *arguments, "--engine", "ray", "--address", "127.0.0.1:1", status=2)
     assert "no cluster at 127.0.0.1:1" in output
+    assert list(tmp_path.iterdir()) == []
     assert "only --engine ray" in posenc(tmp_path, *arguments, "--address", "x", status=2)
     assert "unknown engine 'slurm'" in posenc(tmp_path, *arguments, "--engine", "slurm", status=2)
