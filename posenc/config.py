@@ -24,6 +24,13 @@ from posenc.paths import content
 
 SCALES = ("smoke", "small", "paper")
 SCRATCH = "scratch"
+OBJECTIVES = {
+    "causal_lm": ("decoder", "tokens"),
+    "masked_lm": ("encoder", "masked"),
+    "translation": ("encoder-decoder", "tokens"),
+    "classification": ("encoder", "class"),
+}
+"""For each objective the form of its backbone and the head on it."""
 STRICT: dict[str, object] = {"extra": "forbid", "strict": True}
 T = TypeVar("T")
 
@@ -47,12 +54,25 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where examples come from: `source` is a name that posenc.data knows; `splits` are parts of the whole."""
+    """Where examples come from.
+
+    Attributes:
+        source: a name that posenc.data.sources knows. splits: of a text that has none of its own: parts of the whole.
+        tokeniser: bytes, or bpe or wordpiece, trained on the task's own text to `backbone.vocabulary` tokens.
+        vocabulary_of: the source on whose text it is trained, where that is not the task's own.
+        held_out: of the training rows, the share on which choices are made where the test's labels are hidden (GLUE).
+        released: the hub's repository of a released tokeniser, used in place of one trained here. revision: of it.
+    """
 
     __pydantic_config__: ClassVar[dict[str, object]] = STRICT
 
     source: str
     splits: tuple[float, float, float] = (0.9, 0.05, 0.05)
+    tokeniser: Literal["bytes", "bpe", "wordpiece"] = "bytes"
+    vocabulary_of: str = ""
+    held_out: float = 0.1
+    released: str = ""
+    revision: str = ""
 
     def __post_init__(self) -> None:
         if min(self.splits) <= 0 or abs(sum(self.splits) - 1) > 1e-9:
@@ -71,6 +91,8 @@ class TrainingConfig:
         schedule: after `warmup` steps that rise linearly from 0, the rate stays, falls along a cosine to a tenth
             or linearly to zero at the last step, or falls as 1/sqrt(step).
         clip: largest norm of the gradient; 0 leaves it alone.
+        label_smoothing: of the targets (Szegedy et al. 2016), where the objective is translation.
+        average: test the mean of the weights at the last so many validations, in place of the best; 0 for the best.
         validate_every: steps between scores on validation; the best of them is the model that is tested.
         log_every: steps between rows of the training curve.
     """
@@ -87,6 +109,8 @@ class TrainingConfig:
     epsilon: float = 1e-8
     weight_decay: float = 0.0
     clip: float = 0.0
+    label_smoothing: float = 0.0
+    average: int = 0
     validate_every: int
     log_every: int = 10
 
@@ -94,7 +118,11 @@ class TrainingConfig:
         for name in ("steps", "batch", "accumulate", "validate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"training.{name} = {getattr(self, name)}: at least 1 is wanted")
-        for name in ("warmup", "weight_decay", "clip"):
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(
+                f"training.label_smoothing = {self.label_smoothing}: at least 0 and less than 1 is wanted"
+            )
+        for name in ("warmup", "weight_decay", "clip", "average"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"training.{name} = {getattr(self, name)}: at least 0 is wanted")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -113,6 +141,7 @@ class EvaluationConfig:
         length_factors: the test split is scored at these multiples of the training length.
         tokens: how many tokens of each split are scored, the same ones at every length; 0 means all.
         batch_tokens: tokens that are scored at once.
+        beam: sentences kept at each step of a translation. length_penalty: a in score / length^a, by which they compete.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = STRICT
@@ -120,14 +149,16 @@ class EvaluationConfig:
     length_factors: list[int]
     tokens: int = 0
     batch_tokens: int = 16384
+    beam: int = 4
+    length_penalty: float = 0.6
 
     def __post_init__(self) -> None:
         if not self.length_factors or min(self.length_factors) < 1 or 1 not in self.length_factors:
             raise ConfigError(
                 f"evaluation.length_factors = {self.length_factors}: whole numbers, 1 among them, are wanted"
             )
-        if self.tokens < 0 or self.batch_tokens < 1:
-            raise ConfigError("evaluation.tokens at least 0 and evaluation.batch_tokens at least 1 are wanted")
+        if self.tokens < 0 or self.batch_tokens < 1 or self.beam < 1:
+            raise ConfigError("evaluation.tokens at least 0, batch_tokens and beam at least 1 are wanted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,17 +210,25 @@ class Task:
     def __post_init__(self) -> None:
         if self.length < 1:
             raise ConfigError(f"length = {self.length}: at least 1 is wanted")
-        if self.objective != "causal_lm":
-            raise ConfigError(f"objective = {self.objective!r}: 'causal_lm' is wanted")
-        if self.backbone.form != "decoder":  # both ways, a model would read its own targets
-            raise ConfigError(f"backbone.form = {self.backbone.form!r}: objective 'causal_lm' wants 'decoder'")
+        if self.objective not in OBJECTIVES:
+            raise ConfigError(f"objective = {self.objective!r}: {' or '.join(map(repr, OBJECTIVES))} is wanted")
+        form, head = OBJECTIVES[self.objective]
+        if self.backbone.form != form:  # a decoder's targets would be read both ways, for one
+            raise ConfigError(f"backbone.form = {self.backbone.form!r}: objective {self.objective!r} wants {form!r}")
+        if self.backbone.head != head:
+            raise ConfigError(f"backbone.head = {self.backbone.head!r}: objective {self.objective!r} wants {head!r}")
+        if (self.data.tokeniser == "bytes") != (self.objective == "causal_lm"):
+            raise ConfigError(
+                f"data.tokeniser = {self.data.tokeniser!r}: objective {self.objective!r} wants "
+                + ("bytes" if self.objective == "causal_lm" else "bpe or wordpiece")
+            )
         parts = self.training.accumulate * self.runtime.processes
         if self.training.batch % parts:
             raise ConfigError(
                 f"training.batch = {self.training.batch} is no multiple of"
                 f" training.accumulate x runtime.processes = {parts}"
             )
-        if self.backbone.vocabulary != 256:
+        if self.data.tokeniser == "bytes" and self.backbone.vocabulary != 256:
             raise ConfigError(f"backbone.vocabulary = {self.backbone.vocabulary}: bytes want 256")
 
 

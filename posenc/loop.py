@@ -21,12 +21,11 @@ from torch import Tensor, nn
 
 from posenc import checkpoint, cost
 from posenc.backbone.config import BackboneConfig
-from posenc.backbone.transformer import Transformer
+from posenc.backbone.transformer import Transformer, is_head
 from posenc.config import EvaluationConfig, RuntimeConfig, TrainingConfig, validate
-from posenc.data import text
-from posenc.errors import DataError, NotPossibleError, PosencError, StorageError, StoreError
+from posenc.errors import NotPossibleError, PosencError, StorageError, StoreError
 from posenc.group import Group
-from posenc.objectives.causal_lm import CausalLM
+from posenc.objectives import Objective, cut, factory
 from posenc.optimiser import make_optimiser, rate
 from posenc.plan import Cell
 from posenc.seeds import derive
@@ -116,11 +115,11 @@ class Curve:
 class _Loss(nn.Module):
     """The objective as a module, since DDP averages the gradients of what passes through a module's forward."""
 
-    def __init__(self, model: Transformer, objective: CausalLM) -> None:
+    def __init__(self, model: Transformer, objective: Objective) -> None:
         super().__init__()
         self.model, self.objective = model, objective
 
-    def forward(self, part: Tensor) -> Tensor:
+    def forward(self, *part: Tensor) -> Tensor:
         return self.objective.loss(self.model, part)
 
 
@@ -137,10 +136,8 @@ class Loop:
         self.runtime = validate(RuntimeConfig, config["runtime"], {}, "cell")
         self.evaluation = validate(EvaluationConfig, config["evaluation"], {}, "cell")
         set_up(self.runtime)
-        self.text = text.load(config["data"]["source"], terms.data)
-        if self.text.digest != config["data"]["digest"]:
-            raise DataError(f"{self.text.name} has changed since the plan was made: run the suite again")
-        self.objective = CausalLM(self.text, tuple(config["data"]["splits"]), config["length"], self.evaluation)
+        self.objective = factory.make(config, terms.data)
+        self.metric = self.objective.metrics[0]
         backbone = validate(BackboneConfig, config["backbone"], {}, "cell")
         self.parameters, self.flops = cost.count(
             backbone, config["encoding"]["name"], config["length"], config["max_length"]
@@ -161,19 +158,23 @@ class Loop:
         """One optimiser step, counted from 1. Returns the mean loss in nats."""
         training, seed, group = self.training, self.config["seed"], self.group
         self.model.train().begin_step(seed, step)
-        batch = self.objective.batch(seed, step, training.batch).to(self.runtime.device)
+        batch = self.objective.batch(seed, step, training.batch)
+        whole = self.objective.targets(batch)
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = rate(training, step)
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
-        mine = batch.chunk(training.accumulate * group.size)[group.rank :: group.size]
-        for index, part in enumerate(mine):
+        mine = cut(batch, training.accumulate * group.size)[group.rank :: group.size]
+        for index, rows in enumerate(mine):
+            # Each target counts alike, in whichever part it stands; DDP takes the mean over the group.
+            share = self.objective.targets(rows) / whole * group.size
+            part = tuple(tensor.to(self.runtime.device) for tensor in rows)
             own = [group.rank] if group.size > 1 else []  # each process has rows, and so masks, of its own
             torch.manual_seed(derive(seed, "dropout", step, index, *own))
             last = index == len(mine) - 1
             with nullcontext() if last else group.without_averaging(self.loss):
                 with self.precision():
-                    loss = self.loss(part) / training.accumulate
+                    loss = self.loss(*part) * share
                 loss.backward()
             total += loss.item()
         total = group.mean(total)
@@ -214,8 +215,8 @@ class Loop:
             _, best_step, state = self.best
             self.model.load_state_dict(state)
             self.model.begin_step(self.config["seed"], best_step)
-            for length in self.objective.lengths:
-                self.scores.append(self.score("test", length))
+            for split, length in self.objective.tests:
+                self.scores += self.score(split, length)
 
     def note(self, row: dict[str, Any]) -> None:
         """A row of the curve, written once however many processes train."""
@@ -278,7 +279,10 @@ class Loop:
             self.scores = state["scores"]
             self.training_seconds, self.evaluation_seconds, self.spent = state["seconds"]
         elif parent := self.config["parent"]:
-            self.model.load_state_dict(self.parent_weights(parent))
+            weights = {name: value for name, value in self.parent_weights(parent).items() if not is_head(name)}
+            missing, unknown = self.model.load_state_dict(weights, strict=False)
+            if unknown or not all(map(is_head, missing)):  # the plan has compared all shapes
+                raise StoreError(f"the weights of {parent} do not fit: {[*missing, *unknown]}")
         return step
 
     def parent_weights(self, parent: str) -> dict[str, Tensor]:
@@ -289,38 +293,35 @@ class Loop:
         return checkpoint.load_weights(self.store.weights_path(parent), record["checkpoint"]["digest"])
 
     def validate(self, step: int, at: dict[str, Any]) -> None:
-        row = self.score("validation", self.config["length"])
-        kept = {key: row[key] for key in ("split", "length", "metric", "value")}
-        self.note({**at, **kept})
-        better = self.best is None or row["value"] < self.best[0]
-        if better:
+        rows = self.score("validation", self.config["length"])
+        for row in rows:
+            self.note({**at, **{key: row[key] for key in ("split", "length", "metric", "value")}})
+        value = rows[0]["value"]
+        if self.best is None or self.metric.beats(value, self.best[0]):
             state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-            self.best = (row["value"], step, state)
-            self.scores = [row]
+            self.best = (value, step, state)
+            self.scores = rows
 
-    def score(self, split: str, length: int) -> dict[str, Any]:
-        """A row of scores; where the encoding has no answer at this length, the reason in place of the value."""
+    def score(self, split: str, length: int) -> list[dict[str, Any]]:
+        """A row for each metric; where the encoding has no answer at this length, the reason in place of the value."""
         start = time.perf_counter()
-        metric = self.objective.metric.name
-        row: dict[str, Any] = {
-            "split": split,
-            "length": length,
-            "metric": metric,
-            "value": None,
-            "items": 0,
-            "why": None,
-        }
+        empty = {"split": split, "length": length, "value": None, "items": 0, "why": None}
+        rows = [{**empty, "metric": metric.name} for metric in self.objective.metrics]
         self.model.eval()
         try:
             with self.precision():
-                value, row["items"] = self.objective.score(self.model, split, length)
-            if math.isfinite(value):
-                row["value"] = value
-            elif split == "test":
-                row["why"] = f"no number: {metric} is {value}"
-            else:
-                raise DivergedError(f"diverged: {metric} on {split} is {value}")
+                found = self.objective.score(self.model, split, length)
+            for row in rows:
+                value = found.values[str(row["metric"])]
+                row |= {"items": found.items, **({"details": dict(found.details)} if found.details else {})}
+                if math.isfinite(value):
+                    row["value"] = value
+                elif split == "validation":
+                    raise DivergedError(f"diverged: {row['metric']} on {split} is {value}")
+                else:
+                    row["why"] = f"no number: {row['metric']} is {value}"
         except NotPossibleError as error:
-            row["why"] = str(error)
+            for row in rows:
+                row["why"] = str(error)
         self.evaluation_seconds += time.perf_counter() - start
-        return row
+        return rows

@@ -30,7 +30,7 @@ def make_optimiser(model: nn.Module, training: TrainingConfig) -> torch.optim.Ad
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        matrix = parameter.dim() == 2 and not is_positional(name) and name != "embedding.weight"
+        matrix = parameter.dim() == 2 and not is_positional(name) and not name.endswith("embedding.weight")
         (decayed if matrix else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas, eps=training.epsilon)

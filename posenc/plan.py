@@ -10,11 +10,12 @@ from typing import Any
 
 from posenc import registry
 from posenc.backbone.config import BackboneConfig
-from posenc.backbone.transformer import is_positional
+from posenc.backbone.transformer import is_head, is_positional
 from posenc.config import SCALES, SCRATCH, Grid, Suite, Task, available, plain, read_toml, task_at, validate
 from posenc.cost import backend_taken, shapes
-from posenc.data import text
+from posenc.data.text import ByteText
 from posenc.errors import ConfigError, DataError, NotPossibleError, UnknownNameError
+from posenc.objectives import factory
 from posenc.objectives.causal_lm import CausalLM
 from posenc.store import SCHEMA, digest
 
@@ -175,10 +176,11 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
 def _data_digest(task: Task, lengths: Sequence[int], folder: Path | None, need_data: bool) -> str:
     """The digest of a task's data, which must be enough for every length."""
     try:
-        found = text.load(task.data.source, folder)
+        found, data_digest = factory.data(task.data, task.objective, folder)
         for length in lengths:
-            CausalLM(found, task.data.splits, length, task.evaluation)
-        return found.digest
+            if isinstance(found, ByteText):
+                CausalLM(found, task.data.splits, length, task.evaluation)
+        return data_digest
     except DataError:
         if need_data:
             raise
@@ -288,7 +290,7 @@ def _require_fit(one: _Wanted, parent: Cell, max_length: int) -> None:
     name = one.encoding["name"]
     theirs = shapes(validate(BackboneConfig, parent.config["backbone"], {}, "cell"), name, parent.config["max_length"])
     ours = shapes(one.task.backbone, name, max_length)
-    for key in sorted(theirs.keys() | ours.keys()):
+    for key in sorted(key for key in theirs.keys() | ours.keys() if not is_head(key)):  # each objective has its own
         if theirs.get(key) != ours.get(key):
             what = (
                 f"{key} is {theirs.get(key, 'absent')} in its parent {parent.name} and {ours.get(key, 'absent')} here"

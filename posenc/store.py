@@ -134,6 +134,9 @@ class Store:
             except Timeout:
                 continue
         try:
+            if held:
+                for leftover in path.parent.glob(".*.*"):  # half-written by a process that was killed
+                    leftover.unlink()
             yield held
         finally:
             lock.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from traceback import format_exc
 
@@ -107,10 +108,11 @@ def _frame(cell: Cell, suite: str) -> Record:
 
 def _finished(cell: Cell, loop: Loop, device: str) -> Record:
     assert loop.best is not None
-    config, training, metric = cell.config, loop.training, loop.objective.metric
+    config, training, metric = cell.config, loop.training, loop.metric
     tokens = training.steps * training.batch * config["length"]
     return {
-        "metric": {"name": metric.name, "title": metric.title, "better": metric.better},
+        "metric": asdict(metric),
+        "metrics": [asdict(metric) for metric in loop.objective.metrics],
         "scores": loop.scores,
         "baselines": loop.objective.baselines(),
         "best_step": loop.best[1],
@@ -118,7 +120,7 @@ def _finished(cell: Cell, loop: Loop, device: str) -> Record:
         "flops_per_token": loop.flops,
         "tokens_seen": tokens,
         "tokens_per_second": tokens / loop.training_seconds,
-        "data": loop.text.describe(),
+        "data": loop.objective.data,
         "checkpoint": {"digest": checkpoint.digest(loop.best[2])},
         "peak_memory_bytes": provenance.peak_memory(device),
         "hardware": provenance.hardware(device),

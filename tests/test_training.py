@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from posenc import loop as looping
 from posenc import training
 from posenc.backbone.transformer import is_positional
 from posenc.config import TrainingConfig
 from posenc.loop import Loop, StoppedError, Terms
+from posenc.objectives import Scored
+from posenc.objectives.causal_lm import CausalLM
 from posenc.optimiser import rate
 from posenc.plan import Cell, Choice, find_suite, make
 from posenc.store import Store
@@ -109,9 +110,9 @@ def log_of_two_steps(run: Loop) -> list[torch.Tensor]:
             module.register_forward_hook(lambda module, given, out: log.append(out == 0))
     batch = run.objective.batch
 
-    def logged(*arguments: Any) -> torch.Tensor:
-        log.append(batch(*arguments))
-        return log[-1]
+    def logged(*arguments: Any) -> tuple[torch.Tensor, ...]:
+        log.extend(made := batch(*arguments))
+        return made
 
     run.objective.batch = logged  # type: ignore[method-assign]
     run.step(1)
@@ -140,11 +141,11 @@ def test_the_best_model_by_validation_is_the_one_scored(tmp_path: Path, monkeypa
     asked: list[tuple[str, int, str]] = []
     values = iter([3.0, 2.0, 5.0, 7.0, 7.0])
 
-    def score(self: Any, model: torch.nn.Module, split: str, length: int) -> tuple[float, int]:
+    def score(self: Any, model: torch.nn.Module, split: str, length: int) -> Scored:
         asked.append((split, length, str([p.sum().item() for p in model.parameters()])))
-        return next(values), 1
+        return Scored({"bits_per_character": next(values)}, 1)
 
-    monkeypatch.setattr(looping.CausalLM, "score", score)
+    monkeypatch.setattr(CausalLM, "score", score)
     record = train(cells("rope", training__steps=6)[0], tmp_path)
     assert [(split, length) for split, length, _ in asked[3:]] == [("test", 16), ("test", 64)]
     assert record["best_step"] == 4
@@ -181,7 +182,7 @@ def test_an_error_in_a_cell_is_a_failed_record_with_its_traceback(
     def broken(*arguments: object) -> None:
         raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr(looping.CausalLM, "loss", broken)
+    monkeypatch.setattr(CausalLM, "loss", broken)
     record = train(cells("none")[0], tmp_path)
     assert record["status"] == "failed"
     assert record["reason"] == "RuntimeError: broken on purpose"

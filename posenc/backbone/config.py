@@ -21,6 +21,9 @@ class BackboneConfig:
         norm: layer norm before each part and once at the end (pre), or after each part (post, as in 2017).
         dropout: on embeddings and on what each part adds. attention_dropout: on attention weights.
         tied: the output layer is the embedding table.
+        types: kinds of tokens that have an embedding of their own, such as first and second sentence (BERT); 0 for none.
+        head: what stands on the stack: logits of tokens, the same behind BERT's transform (masked), or one vector a row
+            from its first token, through BERT's pooler (class). outputs: how wide that vector is.
         features: M, random features a head (performer). redraw: new ones every so many steps; 0 means never.
         chunk: tokens handled at once by causal performer attention.
     """
@@ -39,6 +42,9 @@ class BackboneConfig:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     tied: bool = True
+    types: int = 0
+    head: Literal["tokens", "masked", "class"] = "tokens"
+    outputs: int = 0
     features: int = 64
     redraw: int = 0
     chunk: int = 64
@@ -52,6 +58,12 @@ class BackboneConfig:
                 raise ConfigError(f"backbone.{name} = {getattr(self, name)}: at least 0 and less than 1 is wanted")
         if self.width % self.heads:
             raise ConfigError(f"backbone.width = {self.width} is no multiple of backbone.heads = {self.heads}")
+        if self.types < 0:
+            raise ConfigError(f"backbone.types = {self.types}: at least 0 is wanted")
+        if (self.outputs > 0) != (self.head == "class"):
+            raise ConfigError(f"backbone.outputs = {self.outputs}: a class head has at least 1, and any other head 0")
+        if self.head == "masked" and not self.tied:
+            raise ConfigError("backbone.tied = False: the masked head's output layer is the embedding table")
         if self.redraw < 0:
             raise ConfigError(f"backbone.redraw = {self.redraw}: 0 (never) or a number of steps is wanted")
         if self.attention == "performer" and self.attention_dropout:

@@ -20,6 +20,34 @@ from posenc.errors import NotPossibleError
 from posenc.seeds import derive
 
 
+class MaskedHead(nn.Module):
+    """Before the output layer of a masked LM: a layer, GELU, a norm; and its bias (Devlin et al. 2019, their code)."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.width, config.width)
+        self.norm = nn.LayerNorm(config.width)
+        self.bias = nn.Parameter(torch.zeros(config.vocabulary))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        out: Tensor = self.norm(functional.gelu(self.dense(hidden)))
+        return out
+
+
+class ClassHead(nn.Module):
+    """BERT's pooler, dropout, and a linear layer (Devlin et al. 2019, section 3.2 and their code)."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.pooler = nn.Linear(config.width, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.out = nn.Linear(config.width, config.outputs)
+
+    def forward(self, first: Tensor) -> Tensor:
+        out: Tensor = self.out(self.dropout(torch.tanh(self.pooler(first))))
+        return out
+
+
 class Transformer(nn.Module):
     """A backbone with an encoding in each of its stacks.
 
@@ -44,7 +72,13 @@ class Transformer(nn.Module):
                 config, registry.create(encoding, stack), causal=stack.causal, cross=cross, backend=backend
             )
             self.add_module(name, part)
-        if not config.tied:
+        if config.types:
+            self.type_embedding = nn.Embedding(config.types, config.width)
+        if config.head == "masked":
+            self.head: nn.Module = MaskedHead(config)
+        elif config.head == "class":
+            self.head = ClassHead(config)
+        elif not config.tied:
             self.output = nn.Linear(config.width, config.vocabulary, bias=False)
 
     @property
@@ -60,7 +94,7 @@ class Transformer(nn.Module):
             if is_positional(name):
                 continue
             generator = torch.Generator().manual_seed(derive(seed, "parameter", name))
-            if name == "embedding.weight":
+            if name.endswith("embedding.weight"):
                 normal_(parameter, self.config.width**-0.5, generator)
             elif parameter.dim() == 2:
                 xavier_uniform_(parameter, generator)
@@ -74,9 +108,12 @@ class Transformer(nn.Module):
             stack.begin_step(derive(seed, name), step, self.config.redraw)
         return self
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Tokens (B,L) to embeddings (B,L,D) with a root mean square of 1 at the start."""
-        return self.embedding(tokens) * math.sqrt(self.config.width)
+    def embed(self, tokens: Tensor, types: Tensor | None = None) -> Tensor:
+        """Tokens (B,L), and what kind each is of, to embeddings (B,L,D) with a root mean square of 1 at the start."""
+        embedded = self.embedding(tokens) * math.sqrt(self.config.width)
+        if types is None:
+            return embedded
+        return embedded + self.type_embedding(types)  # not scaled: small at the start beside the token's own
 
     def hidden(
         self,
@@ -85,19 +122,22 @@ class Transformer(nn.Module):
         mask: Tensor | None = None,
         segments: Tensor | None = None,
         cls: Tensor | None = None,
+        types: Tensor | None = None,
         cache: DecodingCache | None = None,
     ) -> Tensor:
         """Hidden states (B,L,D) of tokens (B,L): of the encoder where there is one, else of the decoder.
 
         Args:
             mask: (B,L) bool, True at real tokens. segments: (B,L) int, packed examples. cls: (B,L) bool.
+            types: (B,L) int, what kind each token is of, where the backbone has such embeddings.
             cache: the decoder's, for cached decoding; then mask covers all tokens so far.
         """
         if self.config.form == "decoder":
-            return self.get_submodule("decoder")(self.embed(tokens), mask=mask, segments=segments, cls=cls, cache=cache)
+            embedded = self.embed(tokens, types)
+            return self.get_submodule("decoder")(embedded, mask=mask, segments=segments, cls=cls, cache=cache)
         if cache is not None:
             raise NotPossibleError("not possible: an encoder sees all tokens at once and has nothing to cache")
-        return self.get_submodule("encoder")(self.embed(tokens), mask=mask, segments=segments, cls=cls)
+        return self.get_submodule("encoder")(self.embed(tokens, types), mask=mask, segments=segments, cls=cls)
 
     def forward(
         self,
@@ -110,7 +150,7 @@ class Transformer(nn.Module):
         cls: Tensor | None = None,
         cache: DecodingCache | None = None,
     ) -> Tensor:
-        """Logits (B,L,vocabulary).
+        """Logits (B,L,vocabulary), or (B,outputs) of a class head.
 
         Decoder or encoder: of `tokens`. Encoder-decoder: of `targets` (B,L), having read `tokens` (B,S).
         """
@@ -121,7 +161,8 @@ class Transformer(nn.Module):
             if targets is None:
                 raise NotPossibleError("an encoder-decoder needs targets beside its tokens")
             return self.logits(self.decode(targets, memory, mask=targets_mask, memory_mask=mask, cache=cache))
-        return self.logits(self.hidden(tokens, mask=mask, segments=segments, cls=cls, cache=cache))
+        hidden = self.hidden(tokens, mask=mask, segments=segments, cls=cls, cache=cache)
+        return self.classify(hidden) if self.config.head == "class" else self.logits(hidden)
 
     def decode(
         self,
@@ -139,8 +180,15 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to logits (..., vocabulary)."""
+        if self.config.head == "masked":
+            return functional.linear(self.head(hidden), self.embedding.weight, self.head.get_parameter("bias"))
         weight = self.embedding.weight if self.config.tied else self.output.weight
         return functional.linear(hidden, weight)
+
+    def classify(self, hidden: Tensor) -> Tensor:
+        """Hidden states (B,L,D) to one vector a row (B,outputs), read at its first token."""
+        out: Tensor = self.head(hidden[:, 0])
+        return out
 
     def encodings(self) -> list[Encoding]:
         return [stack.encoding for _, stack in self.stacks]
@@ -152,6 +200,11 @@ class Transformer(nn.Module):
             counts["total"] += parameter.numel()
             counts["positional"] += parameter.numel() if is_positional(name) else 0
         return counts
+
+
+def is_head(name: str) -> bool:
+    """Whether a parameter of a Transformer, by its name, belongs to what stands on its stacks for one objective."""
+    return name.startswith("head.")
 
 
 def is_positional(name: str) -> bool:

@@ -1,8 +1,18 @@
-"""What is learnt and how it is scored, by the name that a task's TOML gives."""
+"""What is learnt and how it is scored: one class an objective, all used by the training loop in the same way."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from posenc.backbone.transformer import Transformer
+
+Batch = tuple[Tensor, ...]
+"""Tensors whose first dimension is the row, so that a batch can be cut into parts by rows."""
 
 
 @dataclass(frozen=True)
@@ -12,3 +22,56 @@ class Metric:
     name: str
     title: str
     better: str
+
+    def beats(self, value: float, other: float) -> bool:
+        return value < other if self.better == "lower" else value > other
+
+
+class Scored(NamedTuple):
+    """The scores of a split by metric, and how many items they are over.
+
+    `details` are facts that a reader of the score needs, such as sacreBLEU's signature.
+    """
+
+    values: dict[str, float]
+    items: int
+    details: Mapping[str, Any] = {}
+
+
+class Objective(ABC):
+    """A task's examples as batches, its loss, its scores.
+
+    Attributes:
+        metrics: what is scored; the first is the main one, by which validation chooses the model.
+        tests: (split, length) of what is scored once, at the end.
+        data: the data's part in the record.
+    """
+
+    metrics: tuple[Metric, ...]
+    tests: list[tuple[str, int]]
+    data: dict[str, object]
+
+    @abstractmethod
+    def batch(self, seed: int, step: int, rows: int) -> Batch:
+        """The training batch of a step (counted from 1): it depends on the seed and the step alone."""
+
+    @abstractmethod
+    def targets(self, batch: Batch) -> int:
+        """How many targets the loss of these rows is a mean over."""
+
+    @abstractmethod
+    def loss(self, model: Transformer, batch: Batch) -> Tensor:
+        """The mean loss over the targets of these rows, in nats where it is a likelihood."""
+
+    @abstractmethod
+    def score(self, model: Transformer, split: str, length: int) -> Scored:
+        """The scores of a split, with rows of at most `length` tokens."""
+
+    def baselines(self) -> dict[str, float]:
+        """What trivial models score on test in the main metric, by their names."""
+        return {}
+
+
+def cut(batch: Batch, parts: int) -> list[Batch]:
+    """A batch in parts of equal numbers of rows."""
+    return list(zip(*(tensor.chunk(parts) for tensor in batch), strict=True))

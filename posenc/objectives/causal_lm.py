@@ -14,11 +14,11 @@ from posenc.backbone.transformer import Transformer
 from posenc.config import EvaluationConfig
 from posenc.data.text import Bytes, ByteText
 from posenc.errors import DataError
-from posenc.objectives import Metric
+from posenc.objectives import Batch, Metric, Objective, Scored
 from posenc.seeds import derive
 
 
-class CausalLM:
+class CausalLM(Objective):
     """Windows of a byte text.
 
     Training windows start anywhere; which ones a step sees depends on the seed and the step alone. Evaluation windows
@@ -31,14 +31,15 @@ class CausalLM:
         factors: evaluation lengths as multiples of it.
     """
 
-    metric = Metric("bits_per_character", "bits per character", "lower")
-    vocabulary = 256
+    metrics = (Metric("bits_per_character", "bits per character", "lower"),)
 
     def __init__(
         self, text: ByteText, splits: tuple[float, float, float], length: int, evaluation: EvaluationConfig
     ) -> None:
         self.splits = text.split(splits)
         self.length, self.evaluation = length, evaluation
+        self.data = text.describe()
+        self.tests = [("test", longer) for longer in self.lengths]
         longest = length * max(evaluation.length_factors)
         for name, content in self.splits.items():
             if len(content) <= longest:
@@ -52,16 +53,19 @@ class CausalLM:
         """Evaluation lengths, in tokens."""
         return [self.length * factor for factor in self.evaluation.length_factors]
 
-    def batch(self, seed: int, step: int, sequences: int) -> Tensor:
-        """(sequences, length + 1) bytes of a step: inputs and, one further, targets."""
+    def batch(self, seed: int, step: int, rows: int) -> Batch:
+        """(rows, length + 1) bytes of a step: inputs and, one further, targets."""
         train = self.splits["train"]
-        starts = np.random.default_rng(derive(seed, "batches", step)).integers(len(train) - self.length, size=sequences)
-        return _tensor(train[starts[:, None] + np.arange(self.length + 1)])
+        starts = np.random.default_rng(derive(seed, "batches", step)).integers(len(train) - self.length, size=rows)
+        return (_tensor(train[starts[:, None] + np.arange(self.length + 1)]),)
 
-    def loss(self, model: Transformer, batch: Tensor) -> Tensor:
-        """Mean cross-entropy in nats of (B, length + 1) bytes."""
-        logits = model(batch[:, :-1])
-        return functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+    def targets(self, batch: Batch) -> int:
+        return batch[0].shape[0] * self.length
+
+    def loss(self, model: Transformer, batch: Batch) -> Tensor:
+        (windows,) = batch
+        logits = model(windows[:, :-1])
+        return functional.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten())
 
     def windows(self, split: str, length: int) -> Iterator[Tensor]:
         """Batches (B, length + 1) of a split's windows side by side, the same bytes whatever the length."""
@@ -76,8 +80,7 @@ class CausalLM:
             yield _tensor(content[starts[first : first + rows, None] + np.arange(length + 1)])
 
     @torch.no_grad()
-    def score(self, model: Transformer, split: str, length: int) -> tuple[float, int]:
-        """Bits per character of a split at a length, and how many bytes were scored."""
+    def score(self, model: Transformer, split: str, length: int) -> Scored:
         device = next(model.parameters()).device
         nats, items = 0.0, 0
         for batch in self.windows(split, length):
@@ -86,10 +89,10 @@ class CausalLM:
             losses = functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten(), reduction="none")
             nats += losses.double().sum().item()
             items += losses.numel()
-        return nats / items / math.log(2), items
+        return Scored({"bits_per_character": nats / items / math.log(2)}, items)
 
     def baselines(self) -> dict[str, float]:
-        """What the trivial model scores on test: each byte by its share of the training split."""
+        """Guessing each byte by its share of the training split."""
         counts = np.bincount(self.splits["train"], minlength=256) + 1.0
         bits = -np.log2(counts / counts.sum())
         scored = [batch[:, 1:].numpy().ravel() for batch in self.windows("test", max(self.lengths))]

@@ -1,0 +1,124 @@
+"""Masked language modelling (Devlin et al. 2019, section 3.1): guess the tokens that were hidden, from both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from posenc.backbone.transformer import Transformer
+from posenc.config import EvaluationConfig
+from posenc.data.corpus import Corpus
+from posenc.data.tokens import Tokeniser, encoded
+from posenc.errors import DataError
+from posenc.objectives import Batch, Metric, Objective, Scored
+from posenc.seeds import derive
+
+SHARE = 0.15
+"""Of all tokens, those to guess. Of these 80 % are shown as [MASK], 10 % as another token, 10 % as they are."""
+
+Ids = NDArray[np.int64]
+
+
+class MaskedLM(Objective):
+    """Windows of running text, documents one after another with [SEP] between them, as RoBERTa has them.
+
+    Training windows start anywhere. What is hidden in them depends on the seed and the step; in evaluation windows,
+    which stand side by side, on the window alone, so that every model guesses the same tokens.
+    """
+
+    metrics = (
+        Metric("masked_loss", "masked loss (nats)", "lower"),
+        Metric("masked_accuracy", "masked accuracy", "higher"),
+    )
+
+    def __init__(self, corpus: Corpus, tokens: Tokeniser, length: int, evaluation: EvaluationConfig) -> None:
+        self.tokens = tokens
+        self.length, self.evaluation = length, evaluation
+        self.data = {**corpus.describe(), "tokens": {}}
+        self.streams: dict[str, Ids] = {}
+        for split in ("train", "validation", "test"):
+            rows = encoded(tokens, split, [str(row[0]) for row in corpus.rows[split]], corpus.digest)
+            self.streams[split] = _stream(rows.values, rows.offsets, self.tokens.sep)
+            if len(self.streams[split]) <= length:
+                raise DataError(
+                    f"{corpus.name}: its {split} split has {len(self.streams[split]):,} tokens,"
+                    f" and length {length:,} needs more than that"
+                )
+        self.data["tokens"] = {split: len(stream) for split, stream in self.streams.items()}
+        self.tests = [("test", length)]
+
+    def batch(self, seed: int, step: int, rows: int) -> Batch:
+        """Shown tokens (B,L), hidden places (B,L) bool, and the true tokens (B,L)."""
+        stream = self.streams["train"]
+        starts = np.random.default_rng(derive(seed, "batches", step)).integers(len(stream) - self.length + 1, size=rows)
+        return self._hide(stream[starts[:, None] + np.arange(self.length)], derive(seed, "mask", step))
+
+    def _hide(self, true: Ids, seed: int) -> Batch:
+        dice = np.random.default_rng(seed)
+        # A fixed number of places in each row: every batch has as many targets, whatever part of it is taken.
+        count = max(1, round(SHARE * true.shape[1]))
+        order = np.argsort(dice.random(true.shape), axis=1)
+        hidden = np.zeros(true.shape, dtype=bool)
+        np.put_along_axis(hidden, order[:, :count], True, axis=1)
+        fate = dice.random(true.shape)
+        random = dice.integers(self.tokens.size, size=true.shape)
+        shown = np.where(hidden & (fate < 0.8), self.tokens.mask, true)
+        shown = np.where(hidden & (fate >= 0.8) & (fate < 0.9), random, shown)
+        return torch.from_numpy(shown), torch.from_numpy(hidden), torch.from_numpy(true)
+
+    def targets(self, batch: Batch) -> int:
+        return int(batch[1].sum())
+
+    def loss(self, model: Transformer, batch: Batch) -> Tensor:
+        logits, true = _guesses(model, batch)
+        return functional.cross_entropy(logits.float(), true)
+
+    def _windows(self, split: str, length: int) -> Iterator[Batch]:
+        stream = self.streams[split]
+        usable = len(stream) // length * length
+        if self.evaluation.tokens:
+            usable = min(usable, max(length, self.evaluation.tokens // length * length))
+        windows = stream[:usable].reshape(-1, length)
+        rows = max(1, self.evaluation.batch_tokens // length)
+        for first in range(0, len(windows), rows):
+            yield self._hide(windows[first : first + rows], derive(0, "evaluation", split, first))
+
+    @torch.no_grad()
+    def score(self, model: Transformer, split: str, length: int) -> Scored:
+        device = next(model.parameters()).device
+        nats, right, items = 0.0, 0, 0
+        for batch in self._windows(split, length):
+            logits, true = _guesses(model, tuple(tensor.to(device) for tensor in batch))
+            losses = functional.cross_entropy(logits.float(), true, reduction="none")
+            nats += losses.double().sum().item()
+            right += int((logits.argmax(-1) == true).sum())
+            items += true.numel()
+        return Scored({"masked_loss": nats / items, "masked_accuracy": right / items}, items)
+
+    def baselines(self) -> dict[str, float]:
+        """The loss of guessing each token by its share of the training text."""
+        counts = np.bincount(self.streams["train"], minlength=self.tokens.size) + 1.0
+        nats = -np.log(counts / counts.sum())
+        hidden = [batch[2][batch[1]].numpy() for batch in self._windows("test", self.length)]
+        return {"unigram": float(nats[np.concatenate(hidden)].mean())}
+
+
+def _guesses(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits (N,vocabulary) and true tokens (N,) of the hidden places alone: the output layer is most of the work."""
+    shown, hidden, true = batch
+    return model.logits(model.hidden(shown)[hidden]), true[hidden]
+
+
+def _stream(values: Any, offsets: Any, separator: int) -> Ids:
+    """All rows as one stream, a separator after each."""
+    lengths = np.diff(offsets)
+    stream = np.full(len(values) + len(lengths), separator, dtype=np.int64)
+    places = np.arange(len(values)) + np.repeat(np.arange(len(lengths)), lengths)
+    stream[places] = values
+    return stream
