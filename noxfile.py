@@ -12,9 +12,9 @@ nox.options.sessions = ["tests", "lint"]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
-def install(session: nox.Session, *groups: str) -> None:
+def install(session: nox.Session, *groups: str, extras: str = "") -> None:
     requirements = nox.project.dependency_groups(PYPROJECT, *groups) if groups else []
-    session.install("-c", "constraints.txt", "-e", ".", *requirements)
+    session.install("-c", "constraints.txt", "-e", f".{extras}", *requirements)
     session.env["MLFLOW_DISABLE_TELEMETRY"] = session.env.get("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
@@ -34,8 +34,8 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """The tests that take minutes."""
-    install(session, "test")
+    """The tests that take minutes, those of Ray among them."""
+    install(session, "test", extras="[ray]")
     session.run("pytest", "-m", "slow", "--timeout=1800", *session.posargs)
 
 

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from posenc import registry
-from posenc.config import available, read_toml
+from posenc.checked import read_toml
+from posenc.config import available
 from posenc.errors import PosencError, UnknownNameError
 from posenc.plan import Plan
 from posenc.properties import Finding
@@ -73,7 +74,7 @@ def print_plan(plan: Plan, speed: float | None) -> None:
     """Cells with parameters, tokens, FLOPs and estimated hours, and totals."""
     from posenc import cost
     from posenc.backbone.config import BackboneConfig
-    from posenc.config import validate
+    from posenc.checked import validate
 
     table = Table(title=f"{plan.suite.name} at scale {plan.suite.scale}: {len(plan.cells)} cells")
     for column in ("cell", "backend", "parameters", "positional", "tokens", "training FLOPs", "hours"):

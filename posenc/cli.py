@@ -83,7 +83,7 @@ def _choice(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*arguments: Any, **given: Any) -> None:
-        from posenc.config import parse_value
+        from posenc.checked import parse_value
         from posenc.driver import data_folder
         from posenc.plan import Choice
 

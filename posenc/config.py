@@ -7,18 +7,15 @@ value, what is allowed, and the file and key where it was written.
 
 from __future__ import annotations
 
-import difflib
 import json
-import math
 import re
-import tomllib
-import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 from posenc.backbone.config import BackboneConfig
+from posenc.checked import STRICT, read_toml, validate
 from posenc.errors import ConfigError, UnknownNameError
 from posenc.paths import content
 
@@ -31,8 +28,6 @@ OBJECTIVES = {
     "classification": ("encoder", "class"),
 }
 """For each objective the form of its backbone and the head on it."""
-STRICT: dict[str, object] = {"extra": "forbid", "strict": True}
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +136,9 @@ class EvaluationConfig:
         length_factors: the test split is scored at these multiples of the training length.
         tokens: how many tokens of each split are scored, the same ones at every length; 0 means all.
         batch_tokens: tokens that are scored at once.
-        beam: sentences kept at each step of a translation. length_penalty: a in score / length^a, by which they compete.
+        metrics: of a classification, the main one first.
+        beam: sentences kept at each step of a translation.
+        length_penalty: a in score / length^a, by which finished sentences compete.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = STRICT
@@ -149,6 +146,7 @@ class EvaluationConfig:
     length_factors: list[int]
     tokens: int = 0
     batch_tokens: int = 16384
+    metrics: list[Literal["accuracy", "f1", "spearman", "pearson"]] = field(default_factory=list)
     beam: int = 4
     length_penalty: float = 0.6
 
@@ -234,7 +232,13 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """One product of a suite: tasks x encodings x lengths x seeds x what `vary` names, with `set` fixed in all."""
+    """One product of a suite: tasks x encodings x lengths x seeds x what `vary` names, with `set` fixed in all.
+
+    Attributes:
+        tune: for each key its values, tried for every encoding alike; the report shows the test scores of those that
+            did best on validation, over all seeds, and what the others would have cost.
+        names: of rows in the report, by encoding: `learned` is BERT in one suite and nothing else in another.
+    """
 
     __pydantic_config__: ClassVar[dict[str, object]] = STRICT
 
@@ -244,6 +248,19 @@ class Grid:
     seeds: list[int] = field(default_factory=list)
     set: dict[str, Any] = field(default_factory=dict)
     vary: dict[str, list[Any]] = field(default_factory=dict)
+    tune: dict[str, list[Any]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for kind in ("vary", "tune"):
+            for key, values in getattr(self, kind).items():
+                if not values:
+                    raise ConfigError(f"grid.{kind}.{key} = []: at least one value is wanted")
+        for key in self.tune:
+            if key in self.vary:
+                raise ConfigError(f"grid.tune.{key}: it stands in vary as well")
+            if not key.startswith("training."):
+                raise ConfigError(f"grid.tune.{key}: keys of training are wanted, since data and model stay the same")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,84 +289,10 @@ class Suite:
             raise ConfigError(f"time_limit = {self.time_limit}: at least 0 seconds is wanted")
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a dictionary.
-
-    Raises:
-        ConfigError: it cannot be read or is no TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from None
-
-
 def available(kind: str) -> dict[str, Path]:
     """The tasks or suites that come with posenc, by name. `glue/mrpc` stands in a folder of its own."""
     folder = content(kind)
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))}
-
-
-def validate(kind: type[T], value: Mapping[str, Any], where: Mapping[tuple[str, ...], str], source: str) -> T:
-    """`value` as a `kind`, every key known and of its type.
-
-    Args:
-        where: for keys not written in `source` at their own place, where they were written.
-
-    Raises:
-        ConfigError: naming the value, what is allowed, and where it was written.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    if path := _not_finite(value):
-        raise ConfigError(f"{where.get(path, source)}: {'.'.join(path)}: a finite number is wanted")
-    try:
-        # As JSON, strict checking takes a table for a dataclass and a list for a tuple, and still no "3" for 3.
-        return TypeAdapter(kind).validate_json(json.dumps(value, default=str))
-    except ValidationError as error:
-        # A misspelt key makes the right one "missing" as well: the misspelling is what helps.
-        first = min(error.errors(), key=lambda found: found["type"] != "unexpected_keyword_argument")
-        path = tuple(str(part) for part in first["loc"])
-        place = next((where[path[:n]] for n in range(len(path), 0, -1) if path[:n] in where), source)
-        key = ".".join(path)
-        if first["type"] == "unexpected_keyword_argument":
-            near = difflib.get_close_matches(path[-1], _siblings(kind, path), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            allowed = ", ".join(_siblings(kind, path))
-            raise ConfigError(f"{place}: unknown key {key}{hint} allowed: {allowed}") from None
-        given = "" if first["type"] == "missing" else f" = {first['input']!r}"
-        raise ConfigError(f"{place}: {key}{given}: {first['msg']}") from None
-    except ConfigError as error:  # raised by a dataclass's own checks, whose message begins with the key
-        path = tuple(str(error).split(" ", 1)[0].split("."))
-        raise ConfigError(f"{where.get(path, source)}: {error}") from None
-
-
-def _not_finite(value: Any, path: tuple[str, ...] = ()) -> tuple[str, ...] | None:
-    """The path of the first number that JSON has not."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return path
-    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    return next((found for key, item in items if (found := _not_finite(item, (*path, str(key))))), None)
-
-
-def _siblings(kind: Any, path: tuple[str, ...]) -> list[str]:
-    """The keys allowed beside the last of `path`."""
-    for part in path[:-1]:
-        if part.isdigit():
-            kind = typing.get_args(kind)[0] if typing.get_args(kind) else kind
-        else:
-            kind = typing.get_type_hints(kind)[part]
-    return list(getattr(kind, "__dataclass_fields__", {}))
-
-
-def parse_value(text: str) -> Any:
-    """The value of `--set key=value`: TOML where it is that, else the text itself."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def task_at(name: str, scale: str, changes: Mapping[str, tuple[Any, str]], where: str = "") -> Task:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from posenc import checkpoint, cost
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer, is_head
-from posenc.config import EvaluationConfig, RuntimeConfig, TrainingConfig, validate
+from posenc.checked import validate
+from posenc.config import EvaluationConfig, RuntimeConfig, TrainingConfig
 from posenc.errors import NotPossibleError, PosencError, StorageError, StoreError
 from posenc.group import Group
 from posenc.objectives import Objective, cut, factory
@@ -137,7 +138,6 @@ class Loop:
         self.evaluation = validate(EvaluationConfig, config["evaluation"], {}, "cell")
         set_up(self.runtime)
         self.objective = factory.make(config, terms.data)
-        self.metric = self.objective.metrics[0]
         backbone = validate(BackboneConfig, config["backbone"], {}, "cell")
         self.parameters, self.flops = cost.count(
             backbone, config["encoding"]["name"], config["length"], config["max_length"]
@@ -146,6 +146,7 @@ class Loop:
         self.optimiser = make_optimiser(self.model, self.training)
         self.loss = group.wrap(_Loss(self.model, self.objective))
         self.best: tuple[float, int, dict[str, Tensor]] | None = None
+        self.recent: list[dict[str, Tensor]] = []
         self.scores: list[dict[str, Any]] = []
         self.training_seconds = self.evaluation_seconds = self.spent = 0.0
 
@@ -186,7 +187,9 @@ class Loop:
         return total
 
     def run(self) -> None:
-        """Train, keep the best model by validation, and (in the group's first process) score it on test once.
+        """Train, keep the best model by validation or the mean of the last, and score it on test once.
+
+        In a group the first process alone scores.
 
         Raises:
             StoppedError, TimedOutError: before the end, with a checkpoint to go on from.
@@ -211,6 +214,8 @@ class Loop:
             if self.group.first and (step % self.training.validate_every == 0 or step == self.training.steps):
                 self.validate(step, at)
         if self.group.first:
+            if self.training.average:
+                self.take_average()
             assert self.best is not None
             _, best_step, state = self.best
             self.model.load_state_dict(state)
@@ -260,6 +265,7 @@ class Loop:
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "best": best,
+            "recent": self.recent,
             "scores": self.scores,
             "seconds": [self.training_seconds, self.evaluation_seconds, self.elapsed()],
         }
@@ -276,7 +282,7 @@ class Loop:
             self.optimiser.load_state_dict(state["optimiser"])
             best = state["best"]
             self.best = best and (best["value"], best["step"], best["state"])
-            self.scores = state["scores"]
+            self.recent, self.scores = state["recent"], state["scores"]
             self.training_seconds, self.evaluation_seconds, self.spent = state["seconds"]
         elif parent := self.config["parent"]:
             weights = {name: value for name, value in self.parent_weights(parent).items() if not is_head(name)}
@@ -296,11 +302,23 @@ class Loop:
         rows = self.score("validation", self.config["length"])
         for row in rows:
             self.note({**at, **{key: row[key] for key in ("split", "length", "metric", "value")}})
-        value = rows[0]["value"]
-        if self.best is None or self.metric.beats(value, self.best[0]):
-            state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-            self.best = (value, step, state)
-            self.scores = rows
+        value = next(row["value"] for row in rows if row["metric"] == self.objective.choice.name)
+        state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        if self.training.average:
+            self.recent = [*self.recent, state][-self.training.average :]
+        elif self.best is None or self.objective.choice.beats(value, self.best[0]):
+            self.best, self.scores = (value, step, state), rows
+
+    def take_average(self) -> None:
+        """The mean of the weights at the last validations is the model, and has its own score on validation."""
+        state = {
+            name: torch.stack([weights[name] for weights in self.recent]).mean(0) if last.is_floating_point() else last
+            for name, last in self.recent[-1].items()
+        }
+        self.model.load_state_dict(state)
+        self.scores = self.score("validation", self.config["length"])
+        value = next(row["value"] for row in self.scores if row["metric"] == self.objective.choice.name)
+        self.best = (value, self.training.steps, state)
 
     def score(self, split: str, length: int) -> list[dict[str, Any]]:
         """A row for each metric; where the encoding has no answer at this length, the reason in place of the value."""
@@ -311,6 +329,7 @@ class Loop:
         try:
             with self.precision():
                 found = self.objective.score(self.model, split, length)
+            rows = [row for row in rows if split != "validation" or row["metric"] in found.values]
             for row in rows:
                 value = found.values[str(row["metric"])]
                 row |= {"items": found.items, **({"details": dict(found.details)} if found.details else {})}

@@ -11,7 +11,8 @@ from typing import Any
 from posenc import registry
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import is_head, is_positional
-from posenc.config import SCALES, SCRATCH, Grid, Suite, Task, available, plain, read_toml, task_at, validate
+from posenc.checked import read_toml, validate
+from posenc.config import SCALES, SCRATCH, Grid, Suite, Task, available, plain, task_at
 from posenc.cost import backend_taken, shapes
 from posenc.data.text import ByteText
 from posenc.errors import ConfigError, DataError, NotPossibleError, UnknownNameError
@@ -31,6 +32,8 @@ class Cell:
         backend: the attention backend that will run.
         why_not: why it cannot run, where it cannot.
         parent: the id of the cell whose trained weights it starts from.
+        tuned: the values under which it stands in its suite's `tune`: keys to values.
+        label: its encoding's name in its suite's report, where it has one of its own.
     """
 
     id: str
@@ -39,9 +42,14 @@ class Cell:
     backend: str | None = None
     why_not: str | None = None
     parent: str | None = None
+    tuned: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
 
     def manifest(self) -> dict[str, Any]:
-        return {"id": self.id, "name": self.name, "config": self.config, "parent": self.parent}
+        return {
+            **{key: getattr(self, key) for key in ("id", "name", "config", "parent", "label")},
+            "tuned": dict(self.tuned),
+        }
 
 
 @dataclass(frozen=True)
@@ -146,31 +154,46 @@ class _Wanted:
     seed: int
     data_digest: str
     varied: dict[str, Any]
+    tuned: dict[str, Any]
     changes: Changes
     where: str
+    label: str = ""
 
 
 def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice, need_data: bool) -> list[_Wanted]:
     encodings = list(choice.encodings or grid.encodings)
     if encodings == ["all"]:
         encodings = list(registry.entries())
-    if both := sorted(set(grid.vary) & set(choice.changes)):
-        raise ConfigError(f"--set {both[0]}: {where} varies it; change that instead")
+    if both := sorted((grid.vary.keys() | grid.tune.keys()) & choice.changes.keys()):
+        kind = "varies" if both[0] in grid.vary else "tunes over"
+        raise ConfigError(f"--set {both[0]}: {where} {kind} it; change that instead")
     place = "--encodings" if choice.encodings else where
     described = [registry.describe(encoding, place) for encoding in encodings]
+    labels = _labels(grid, where)
     wanted = []
-    for values in itertools.product(*grid.vary.values()):
-        varied = dict(zip(grid.vary, values, strict=True))
+    for values in itertools.product(*grid.vary.values(), *grid.tune.values()):
+        varied = dict(zip(grid.vary, values[: len(grid.vary)], strict=True))
+        tuned = dict(zip(grid.tune, values[len(grid.vary) :], strict=True))
         changes: Changes = {key: (value, f"{where}, set") for key, value in grid.set.items()}
         changes |= {key: (value, f"{where}, vary") for key, value in varied.items()}
+        changes |= {key: (value, f"{where}, tune") for key, value in tuned.items()}
         changes |= {key: (value, f"--set {key}") for key, value in choice.changes.items()}
         task = task_at(name, suite.scale, changes, where)
         lengths = choice.lengths or grid.lengths or [task.length]
         data_digest = _data_digest(task, lengths, choice.data, need_data)
         seeds = choice.seeds or grid.seeds or suite.seeds
         for seed, length, encoding in itertools.product(seeds, lengths, described):
-            wanted.append(_Wanted(task, encoding, length, seed, data_digest, varied, changes, where))
+            settings = (task, encoding, length, seed, data_digest, varied, tuned, changes, where)
+            wanted.append(_Wanted(*settings, labels.get(encoding["name"], "")))
     return wanted
+
+
+def _labels(grid: Grid, where: str) -> dict[str, str]:
+    """The rows' own names, by their encodings."""
+    for encoding in grid.names:
+        if encoding not in grid.encodings:
+            raise UnknownNameError("encoding", encoding, grid.encodings, f"{where}, names")
+    return {registry.describe(encoding, where)["name"]: label for encoding, label in grid.names.items()}
 
 
 def _data_digest(task: Task, lengths: Sequence[int], folder: Path | None, need_data: bool) -> str:
@@ -240,7 +263,8 @@ class _Family:
         }
         task = task_at(start, self.scale, changes, f"{one.where}: start")
         data_digest = _data_digest(task, [task.length], self.choice.data, self.need_data)
-        parent = replace(one, task=task, length=task.length, data_digest=data_digest, varied={}, changes=changes)
+        settled: dict[str, Any] = {"varied": {}, "tuned": {}, "changes": changes, "label": ""}
+        parent = replace(one, task=task, length=task.length, data_digest=data_digest, **settled)
         return self._add(parent, self._parent(parent, (*descendants, start)) if task.start != SCRATCH else None)
 
 
@@ -265,7 +289,7 @@ def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
         **{key: written[key] for key in ("backbone", "training", "evaluation", "runtime")},
         "parent": parent.id if parent else None,
     }
-    extra = "".join(f"/{key.rsplit('.', 1)[-1]}={value}" for key, value in one.varied.items())
+    extra = "".join(f"/{key.rsplit('.', 1)[-1]}={value}" for key, value in (one.varied | one.tuned).items())
     source = f"/from-{task.start}" if parent and "start" not in one.varied else ""
     name = f"{task.name}/{task.backbone.attention}/{encoding['name']}/L{length}{source}{extra}/s{one.seed}"
     backend = why_not = None
@@ -276,7 +300,7 @@ def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
             _require_fit(one, parent, max_length)
     except NotPossibleError as error:
         why_not = str(error)
-    return Cell(digest(config)[:16], name, config, backend, why_not, config["parent"])
+    return Cell(digest(config)[:16], name, config, backend, why_not, config["parent"], one.tuned, one.label)
 
 
 def _require_fit(one: _Wanted, parent: Cell, max_length: int) -> None:

@@ -108,10 +108,11 @@ def _frame(cell: Cell, suite: str) -> Record:
 
 def _finished(cell: Cell, loop: Loop, device: str) -> Record:
     assert loop.best is not None
-    config, training, metric = cell.config, loop.training, loop.metric
+    config, training = cell.config, loop.training
     tokens = training.steps * training.batch * config["length"]
     return {
-        "metric": asdict(metric),
+        "metric": asdict(loop.objective.metrics[0]),
+        "choice": loop.objective.choice.name,
         "metrics": [asdict(metric) for metric in loop.objective.metrics],
         "scores": loop.scores,
         "baselines": loop.objective.baselines(),

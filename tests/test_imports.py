@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent / "posenc"
 # From left to right, as data flows: a module imports only what stands before it (or beside it, in its own package).
 ORDER = [
     "errors", "seeds", "paths", "telemetry", "encoding", "registry", "encodings", "attention", "backbone", "cost",
-    "guarded", "properties", "config", "store", "data", "objectives", "plan", "provenance", "checkpoint", "optimiser",
+    "guarded", "properties", "checked", "config", "store", "data", "objectives", "plan", "provenance", "checkpoint", "optimiser",
     "group", "loop", "training", "distributed", "schedule", "engines", "ray_engine", "progress", "mirrored", "tracking",
     "report", "driver", "catalogue", "cli",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ class BackboneConfig:
         norm: layer norm before each part and once at the end (pre), or after each part (post, as in 2017).
         dropout: on embeddings and on what each part adds. attention_dropout: on attention weights.
         tied: the output layer is the embedding table.
-        types: kinds of tokens that have an embedding of their own, such as first and second sentence (BERT); 0 for none.
+        types: kinds of tokens with an embedding of their own, such as first and second sentence (BERT); 0 for none.
         head: what stands on the stack: logits of tokens, the same behind BERT's transform (masked), or one vector a row
             from its first token, through BERT's pooler (class). outputs: how wide that vector is.
         features: M, random features a head (performer). redraw: new ones every so many steps; 0 means never.

@@ -28,7 +28,7 @@ class Metric:
 
 
 class Scored(NamedTuple):
-    """The scores of a split by metric, and how many items they are over.
+    """The scores of a split by metric (validation may lack some), and how many items they are over.
 
     `details` are facts that a reader of the score needs, such as sacreBLEU's signature.
     """
@@ -42,7 +42,8 @@ class Objective(ABC):
     """A task's examples as batches, its loss, its scores.
 
     Attributes:
-        metrics: what is scored; the first is the main one, by which validation chooses the model.
+        metrics: what is scored; the first is the main one.
+        choice: the metric by which validation chooses the model: the main one, unless that is too dear to validate by.
         tests: (split, length) of what is scored once, at the end.
         data: the data's part in the record.
     """
@@ -50,6 +51,10 @@ class Objective(ABC):
     metrics: tuple[Metric, ...]
     tests: list[tuple[str, int]]
     data: dict[str, object]
+
+    @property
+    def choice(self) -> Metric:
+        return self.metrics[0]
 
     @abstractmethod
     def batch(self, seed: int, step: int, rows: int) -> Batch:

@@ -7,7 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from posenc.config import DataConfig, EvaluationConfig, TrainingConfig, validate
+from posenc.checked import validate
+from posenc.config import DataConfig, EvaluationConfig, TrainingConfig
 from posenc.data import sources
 from posenc.data.corpus import Corpus
 from posenc.data.text import ByteText
@@ -70,7 +71,11 @@ def make(config: dict[str, Any], folder: Path | None) -> Objective:
     if config["objective"] == "translation":
         return Translation(found, tokens, length, training, evaluation)
     if config["objective"] == "classification":
-        return Classification(found, tokens, length, source.held_out, training, evaluation)
+        objective = Classification(found, tokens, length, source.held_out, training, evaluation)
+        outputs = config["backbone"]["outputs"]
+        if outputs != objective.outputs:
+            raise ConfigError(f"backbone.outputs = {outputs}: {found.name} has {objective.outputs}")
+        return objective
     return MaskedLM(found, tokens, length, evaluation)
 
 

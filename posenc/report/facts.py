@@ -81,12 +81,16 @@ def datasets(manifest: Mapping[str, Any], records: Iterable[Record]) -> list[Dat
             warnings.append("generated data")
         if expected and size is not None and size < expected:
             warnings.append(f"only {size:,} of {expected:,} bytes")
+        for split, rows in (data.get("expected_rows") or {}).items():
+            found_rows = (data.get("rows") or {}).get(split, 0)
+            if found_rows < rows:
+                warnings.append(f"only {found_rows:,} of {rows:,} rows of {split}")
         result.append(
             Dataset(
                 task=str(task),
                 scale=str(scale),
                 name=str(data.get("name") or dig(members[0]["config"], ("data", "source")) or "unknown"),
-                size=f"{size:,} bytes" if size is not None else "size not recorded",
+                size=_size(data),
                 warnings=tuple(warnings),
                 digest=str(digest or "not recorded"),
                 note=str(data.get("note") or ""),
@@ -94,6 +98,12 @@ def datasets(manifest: Mapping[str, Any], records: Iterable[Record]) -> list[Dat
             )
         )
     return result
+
+
+def _size(data: Mapping[str, Any]) -> str:
+    if data.get("rows"):
+        return "rows: " + ", ".join(f"{split} {rows:,}" for split, rows in data["rows"].items())
+    return f"{data['bytes']:,} bytes" if data.get("bytes") is not None else "size not recorded"
 
 
 def data_labels(found: Iterable[Dataset]) -> dict[Any, str]:

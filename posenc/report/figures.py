@@ -44,7 +44,8 @@ def learning_curves(curves: pd.DataFrame, styles: dict[str, Look]) -> list[Pictu
     for place, group in _groups(curves):
         names = [name for name in styles if name in set(group["encoding"])]
         with mpl.rc_context(STYLE):
-            figure, axes = _canvas(names)
+            labels = group.groupby("encoding")["label"].first()
+            figure, axes = _canvas(list(labels))
             # A marker on each of many points would hide the line; on a few it shows where it was measured.
             marked = group["tokens"].nunique() <= 12
             sns.lineplot(
@@ -62,7 +63,7 @@ def learning_curves(curves: pd.DataFrame, styles: dict[str, Look]) -> list[Pictu
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             _finish(axes, "training tokens", f"validation {group['title'].iloc[0]}", group["better"].iloc[0])
             means = group.groupby(["encoding", "tokens"])["value"].mean()
-            ends = [(name, name, means[name].index[-1], means[name].iloc[-1]) for name in names]
+            ends = [(name, labels[name], means[name].index[-1], means[name].iloc[-1]) for name in names]
             label_ends(axes, ends, styles)
             svg = _svg(figure)
         alt = f"Learning curves of {listed(names)}"
@@ -178,11 +179,12 @@ def at_place(frame: pd.DataFrame, place: dict[str, Any]) -> pd.DataFrame:
 def _end_label(name: str, group: pd.DataFrame) -> str:
     """The name, and at which lengths the line does not go on."""
     mine = group[group["encoding"] == name]
+    label = str(mine["label"].iloc[0])
     last = mine.loc[mine["n"] > 0, "evaluated"].max()
     missing = sorted(set(mine.loc[(mine["n"] == 0) & (mine["evaluated"] > last), "evaluated"]))
     if not missing:
-        return name
-    return f"{name}, none {'at' if len(missing) == 1 else 'from'} {missing[0]:,}"
+        return label
+    return f"{label}, none {'at' if len(missing) == 1 else 'from'} {missing[0]:,}"
 
 
 def _unscored(group: pd.DataFrame) -> list[str]:

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from posenc.errors import StoreError
 from posenc.paths import content
-from posenc.report import facts, figures, style, tables, view, words
+from posenc.report import facts, figures, style, tables, tuning, view, words
 from posenc.report.figures import Picture
 from posenc.store import Store, write_atomically
 
@@ -47,8 +47,7 @@ def write_report(store: Store, output: Path) -> Path:
 
 def _files(store: Store) -> dict[str, str]:
     """Every file of the report by its path, the HTML file last."""
-    manifest = store.read_manifest()
-    records = list(store.records())
+    manifest, records, tried = tuning.choose(store.read_manifest(), store.records())
     frame = tables.scores_frame(records, manifest)
     summary = tables.summary(frame, manifest)
     cost = tables.cost_table(frame)
@@ -57,8 +56,10 @@ def _files(store: Store) -> dict[str, str]:
     references = tables.references(records, manifest)
     pictures = _pictures(store, manifest, records, summary, references)
     model = _model(manifest, records, summary, references, cost, differences)
+    model["tuning"] = view.tuning_grids(tried)
     result = {f"figures/{picture.name}.svg": picture.svg for picture in pictures}
-    for name, table in {"scores": frame, "summary": summary, "cost": cost, "configuration": differences}.items():
+    csv = {"scores": frame, "summary": summary, "cost": cost, "configuration": differences}
+    for name, table in (csv | {"tuning": tried} if len(tried) else csv).items():
         result[f"tables/{name}.csv"] = table.to_csv(index=False, lineterminator="\n")
     result["tables/summary.tex"] = "\n".join(_latex(table) for table in model["results"])
     result["report.md"] = _markdown_page(model, pictures)
@@ -82,10 +83,10 @@ def _pictures(
 
 def _curves(store: Store, manifest: dict[str, Any], records: list[dict[str, Any]]) -> pd.DataFrame:
     """The validation rows of the cells that finished, in their task's metric at the trained length."""
-    by_id = tables.variants(manifest["cells"])
+    by_id, named = tables.variants(manifest["cells"]), tables.labels(manifest["cells"])
     rows = []
     for record in records:
-        metric = record.get("metric") or {}
+        metric = _curve_metric(record)
         if record["status"] != "done":
             continue
         try:
@@ -93,6 +94,7 @@ def _curves(store: Store, manifest: dict[str, Any], records: list[dict[str, Any]
         except ValueError as error:
             raise StoreError(f"curve.jsonl of cell {record['name']} is damaged ({error}): run the cell again") from None
         place = {**tables.coordinates(record["config"]), "variant": by_id.get(record["id"], "")}
+        place["label"] = named[record["id"]]
         rows += [
             {**place, "tokens": row["tokens"], "value": float(row["value"]), **metric}
             for row in curve
@@ -102,7 +104,15 @@ def _curves(store: Store, manifest: dict[str, Any], records: list[dict[str, Any]
             and words.is_number(row.get("value"))
             and words.is_number(row.get("tokens"))
         ]
-    return pd.DataFrame(rows, columns=[*tables.GROUP, "encoding", "seed", "tokens", "value", "title", "better"])
+    return pd.DataFrame(
+        rows, columns=[*tables.GROUP, "encoding", "label", "seed", "tokens", "value", "title", "better"]
+    )
+
+
+def _curve_metric(record: dict[str, Any]) -> dict[str, Any]:
+    """The metric by which validation chose the cell's model."""
+    metrics = {metric["name"]: metric for metric in record.get("metrics") or []}
+    return metrics.get(record.get("choice"), record.get("metric") or {})
 
 
 def _model(
@@ -170,7 +180,7 @@ def _markdown_results(table: view.ResultTable) -> words.Markdown:
         head += [f"at {length:,}" + (" (trained)" if length == table.trained else ""), "difference"]
     rows: list[list[str]] = []
     for row in table.rows:
-        texts = [row.encoding]
+        texts = [row.label]
         for entry in row.entries:
             score = words.Markdown(f"**{words.markdown(entry.score)}**") if entry.best else entry.score
             texts += [score or entry.why, entry.difference]
@@ -216,7 +226,7 @@ def _latex(table: view.ResultTable) -> str:
         head += [f"{length}: mean", f"{length}: difference"]
     rows = []
     for row in table.rows:
-        texts = [row.encoding, row.seeds]
+        texts = [row.label, row.seeds]
         for entry in row.entries:
             texts += [entry.score or entry.why, entry.difference]
         rows.append(texts)

@@ -43,7 +43,7 @@ CELL_FIELDS = {
 }
 
 SCORE_FIELDS = (
-    *("id", "name", "suite", *GROUP, "encoding", "seed", "status", "reason"),
+    *("id", "name", "suite", *GROUP, "encoding", "label", "seed", "status", "reason"),
     *("split", "evaluated", "metric", "title", "better", "main", "value", "items", "why"),
     *CELL_FIELDS,
 )
@@ -80,13 +80,14 @@ def coordinates(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def variants(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """For each cell's id, what else its suite varies: `training.learning_rate=0.002`, mostly nothing.
+    """For each cell's id, what else its suite varies (and does not tune): `backbone.redraw=0`, mostly nothing.
 
     Without this, cells that differ in some field that no table names would be averaged as if they were seeds.
     """
     places: dict[tuple[Any, ...], list[tuple[str, dict[str, Any]]]] = {}
     for cell in cells:
-        keys = {key: value for key, value in flat(cell["config"]).items() if not _is_key(key, _NOT_AN_AXIS)}
+        apart = (*_NOT_AN_AXIS, *(cell.get("tuned") or ()))
+        keys = {key: value for key, value in flat(cell["config"]).items() if not _is_key(key, apart)}
         places.setdefault(tuple(coordinates(cell["config"]).values()), []).append((cell["id"], keys))
     varied: set[str] = set()
     for members in places.values():
@@ -98,6 +99,15 @@ def variants(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         for members in places.values()
         for name, keys in members
     }
+
+
+def labels(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """For each cell's id the name of its row: its encoding, behind the suite's own name for it where it has one."""
+    result = {}
+    for cell in cells:
+        name = str(coordinates(cell["config"])["encoding"])
+        result[cell["id"]] = f"{cell['label']} ({name})" if cell.get("label") else name
+    return result
 
 
 def _is_key(key: str, families: Iterable[str]) -> bool:
@@ -135,6 +145,7 @@ def scores_frame(records: Iterable[Record], manifest: Mapping[str, Any] | None =
     """
     records = list(records)
     by_id = variants(manifest["cells"] if manifest else records)
+    named = labels(manifest["cells"] if manifest else records)
     main = _main_scores(records)
     rows: list[dict[str, Any]] = []
     for record in records:
@@ -144,8 +155,10 @@ def scores_frame(records: Iterable[Record], manifest: Mapping[str, Any] | None =
             **{key: record.get(key) for key in ("id", "name", "suite", "status", "reason")},
             **coordinates(config),
             "variant": by_id.get(record["id"], ""),
+            "label": named.get(record["id"]) or coordinates(config)["encoding"],
             **{name: dig(record, path) for name, path in CELL_FIELDS.items()},
         }
+        metrics = {one["name"]: one for one in record.get("metrics") or [metric] if one}
         scores = record.get("scores") or [
             {"split": metric.get("split", "test"), "length": length, "metric": metric.get("name", ""),
              "value": None, "items": 0, "why": ending(record)}
@@ -159,8 +172,8 @@ def scores_frame(records: Iterable[Record], manifest: Mapping[str, Any] | None =
                     **cell,
                     **{key: score.get(key) for key in ("split", "metric", "items")},
                     "evaluated": config["length"] if score.get("length") is None else score["length"],
-                    "title": (metric.get("title") if is_main else None) or score["metric"] or "score",
-                    "better": metric.get("better") if is_main else None,
+                    "title": metrics.get(score["metric"], {}).get("title") or score["metric"] or "score",
+                    "better": metrics.get(score["metric"], {}).get("better"),
                     "main": is_main,
                     "value": float(value) if is_number(value) else math.nan,
                     "why": score.get("why") or (None if is_number(value) else "no value was recorded"),
@@ -210,7 +223,7 @@ def summary(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
             rows.append(
                 {
                     **dict(zip(COLUMN, place, strict=True)),
-                    **{key: group[key].iloc[0] for key in ("title", "better", "main")},
+                    **{key: group[key].iloc[0] for key in ("title", "better", "main", "label")},
                     "encoding": name,
                     "baseline": baseline,
                     **_mean(group, scores[name]),
@@ -224,7 +237,7 @@ def summary(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
 
 
 _SUMMARY_FIELDS = (
-    *(*COLUMN, "title", "better", "main", "encoding", "baseline"),
+    *(*COLUMN, "title", "better", "main", "encoding", "label", "baseline"),
     *("n", "cells", "mean", "sd", "low", "high", "seeds", "why", "note"),
     *("pairs", "difference", "difference_low", "difference_high", "p", "p_holm", "baseline_note"),
 )
@@ -312,7 +325,7 @@ def cost_table(frame: pd.DataFrame) -> pd.DataFrame:
     numbers = [name for name in CELL_FIELDS if name in (*_MEANS, "peak_memory_bytes")]
     done = done.assign(**{name: pd.to_numeric(done[name]) for name in numbers}, cells=1)
     rules = {"cells": "sum", **dict.fromkeys(_MEANS, "mean"), "peak_memory_bytes": "max"}
-    return done.groupby([*GROUP, "encoding"], dropna=False, sort=False, as_index=False).agg(rules)
+    return done.groupby([*GROUP, "encoding", "label"], dropna=False, sort=False, as_index=False).agg(rules)
 
 
 _MEANS = ("parameters", "positional_parameters", "flops_per_token", "tokens_seen", "tokens_per_second", "seconds")

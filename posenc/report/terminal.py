@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from posenc.report import facts, tables, view
+from posenc.report import facts, tables, tuning, view
 from posenc.store import Store
 
 LENGTHS_ACROSS = 3
@@ -15,8 +15,7 @@ LENGTHS_ACROSS = 3
 
 def terminal_table(store: Store) -> Group:
     """A table for each group of cells: encodings down, evaluated lengths across, each at most 100 characters wide."""
-    manifest = store.read_manifest()
-    records = list(store.records())
+    manifest, records, _ = tuning.choose(store.read_manifest(), store.records())
     summary = tables.summary(tables.scores_frame(records, manifest), manifest)
     labels = facts.data_labels(facts.datasets(manifest, records))
     references = tables.references(records, manifest)
@@ -42,7 +41,7 @@ def _table(result: view.ResultTable, start: int) -> Table:
     widths = [max((len(row.entries[index].difference) for row in result.rows), default=0) for index in shown]
     for row in result.rows:
         cells = [_cell(row.entries[index], between, wide) for index, wide in zip(shown, widths, strict=True)]
-        table.add_row(Text(row.encoding), *cells)
+        table.add_row(Text(row.label), *cells)
     for name, score in result.references:
         table.add_row(Text(f"{name} (no model)", style="dim"), Text(score, style="dim"), *[Text()] * (len(shown) - 1))
     return table

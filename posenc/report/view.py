@@ -26,7 +26,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    encoding: str
+    """`label` is the encoding, behind the suite's own name for it where it has one."""
+
+    label: str
     seeds: str
     entries: tuple[Entry, ...]
     baseline: bool = False
@@ -94,7 +96,7 @@ def _result_table(place: dict[str, Any], group: pd.DataFrame, references: pd.Dat
         by_length = {row["evaluated"]: row for row in mine.to_dict("records")}
         entries = tuple(_entry(by_length.get(length), decimals, best.get(length)) for length in lengths)
         seeds = [str(by_length[length]["n"]) for length in lengths if length in by_length and by_length[length]["n"]]
-        rows.append(Row(name, "/".join(dict.fromkeys(seeds)) or "0", entries, name == baseline))
+        rows.append(Row(mine["label"].iloc[0], "/".join(dict.fromkeys(seeds)) or "0", entries, name == baseline))
     is_main = bool(group["main"].any())
     split = "" if place["split"] in (None, "test") else f" ({place['split']})"
     return ResultTable(
@@ -194,7 +196,7 @@ def cost_grids(cost: pd.DataFrame) -> list[tuple[str, Grid]]:
     for values, group in cost.groupby(GROUP, dropna=False, sort=False):
         rows = [
             (
-                str(row["encoding"]),
+                str(row["label"]),
                 words.count(row["parameters"]),
                 words.count(row["positional_parameters"]),
                 words.short_count(row["flops_per_token"]),
@@ -208,6 +210,36 @@ def cost_grids(cost: pd.DataFrame) -> list[tuple[str, Grid]]:
         ]
         grids.append((group_title(dict(zip(GROUP, values, strict=True))), Grid(head, tuple(rows))))
     return grids
+
+
+def tuning_grids(tuning: pd.DataFrame) -> list[tuple[str, Grid]]:
+    """A table of what was tried for each group of cells: validation scores by value, the taken one marked."""
+    grids = []
+    for place, group in tuning.groupby(GROUP, dropna=False, sort=False):
+        settings = list(dict.fromkeys(group["setting"]))
+        decimals = words.decimals_for(group["mean"])
+        better = next((value for value in group["better"] if isinstance(value, str)), "")
+        metric = next((value for value in group["title"] if isinstance(value, str)), "score")
+        rows = []
+        for label, mine in group.groupby("label", sort=False):
+            by_setting = {row["setting"]: row for row in mine.to_dict("records")}
+            spread = mine["mean"].max() - mine["mean"].min()
+            texts = [_tried(by_setting.get(setting), decimals) for setting in settings]
+            rows.append((str(label), *texts, words.number(spread, decimals)))
+        title = f"{group_title(dict(zip(GROUP, place, strict=True)))}: validation {metric}"
+        title += f", {better} is better" if better else ""
+        grids.append((title, Grid(("encoding", *settings, "best to worst"), tuple(rows))))
+    return grids
+
+
+def _tried(row: Mapping[str, Any] | None, decimals: int) -> str:
+    if row is None:
+        return "not asked for"
+    if not row["n"]:
+        return "no score"
+    text = words.with_half_width(row["mean"], (row["high"] - row["low"]) / 2, decimals)
+    seeds = f" ({row['n']} of {words.plural(row['cells'], 'seed')})" if row["n"] < row["cells"] else ""
+    return f"{text}{seeds}{', taken' if row['taken'] else ''}"
 
 
 def unscored(summary: pd.DataFrame) -> list[tuple[str, str, str]]:
