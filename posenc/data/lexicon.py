@@ -1,8 +1,17 @@
-"""English words with their German counterparts, and the forms that both take: endings, articles, plurals."""
+"""English words with their German counterparts, the forms that both take, and the dice that choose among them."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from random import Random
+from typing import TypeVar
+
+from posenc.seeds import derive
+
+T = TypeVar("T")
 
 # English [plural] / kind / gender / German nominative / German plural; * marks a weak noun, - one without a plural.
 _NOUNS = """
@@ -14,130 +23,78 @@ gardener man m Gärtner Gärtner; soldier man m Soldat* Soldaten; guest man m Ga
 thief/thieves man m Dieb Diebe; driver man m Fahrer Fahrer; friend man m Freund Freunde
 woman/women woman f Frau Frauen; mother woman f Mutter Mütter; sister woman f Schwester Schwestern
 aunt woman f Tante Tanten; daughter woman f Tochter Töchter; queen woman f Königin Königinnen
-singer woman f Sängerin Sängerinnen; grandmother woman f Großmutter Großmütter; nurse woman f Krankenschwester
-Krankenschwestern; girl woman n Mädchen Mädchen; child/children child n Kind Kinder
+singer woman f Sängerin Sängerinnen; grandmother woman f Großmutter Großmütter
+nurse woman f Krankenschwester Krankenschwestern; girl woman n Mädchen Mädchen; child/children child n Kind Kinder
 dog animal m Hund Hunde; cat animal f Katze Katzen; horse animal n Pferd Pferde; cow animal f Kuh Kühe
 bird animal m Vogel Vögel; mouse/mice animal f Maus Mäuse; bear animal m Bär* Bären; lion animal m Löwe* Löwen
 fox animal m Fuchs Füchse; wolf/wolves animal m Wolf Wölfe; sheep/sheep animal n Schaf Schafe
 goat animal f Ziege Ziegen; duck animal f Ente Enten; pig animal n Schwein Schweine; donkey animal m Esel Esel
 rabbit animal n Kaninchen Kaninchen; monkey animal m Affe* Affen; elephant animal m Elefant* Elefanten
 goose/geese animal f Gans Gänse; frog animal m Frosch Frösche; tiger animal m Tiger Tiger
-snake animal f Schlange Schlangen
-book text n Buch Bücher; letter text m Brief Briefe; newspaper text f Zeitung Zeitungen
-story text f Geschichte Geschichten; poem text n Gedicht Gedichte
-door opening f Tür Türen; window opening n Fenster Fenster; box opening f Kiste Kisten; cupboard opening m Schrank
-Schränke; suitcase opening m Koffer Koffer
-coat clothing m Mantel Mäntel; hat clothing m Hut Hüte; shirt clothing n Hemd Hemden; dress clothing n Kleid Kleider
-jacket clothing f Jacke Jacken; bicycle vehicle n Fahrrad Fahrräder; car vehicle n Auto Autos; ship vehicle n Schiff
-Schiffe; boat vehicle n Boot Boote; picture thing n Bild Bilder; ball thing m Ball Bälle
-key thing m Schlüssel Schlüssel; bag thing f Tasche Taschen; cup thing f Tasse Tassen; chair thing m Stuhl Stühle
-table thing m Tisch Tische; lamp thing f Lampe Lampen; clock thing f Uhr Uhren; ring thing m Ring Ringe
-knife/knives thing n Messer Messer; umbrella thing m Regenschirm Regenschirme; map thing f Landkarte Landkarten
-flower thing f Blume Blumen; stone thing m Stein Steine; gift thing n Geschenk Geschenke
-apple food m Apfel Äpfel; cake food m Kuchen Kuchen; egg food n Ei Eier; soup food f Suppe Suppen
-pear food f Birne Birnen; potato/potatoes food f Kartoffel Kartoffeln; fish/fish food m Fisch Fische
-cheese food m Käse -; bread food n Brot -; milk drink f Milch -; tea drink m Tee -; coffee drink m Kaffee -
-water drink n Wasser -; juice drink m Saft -
-Anna woman f Anna -; Maria woman f Maria -; Clara woman f Clara -; Julia woman f Julia -
-Paul man m Paul -; Peter man m Peter -; Thomas man m Thomas -; David man m David -
+snake animal f Schlange Schlangen; book text n Buch Bücher; letter text m Brief Briefe
+newspaper text f Zeitung Zeitungen; story/stories text f Geschichte Geschichten; poem text n Gedicht Gedichte
+door opening f Tür Türen; window opening n Fenster Fenster; box opening f Kiste Kisten
+cupboard opening m Schrank Schränke; suitcase opening m Koffer Koffer; coat clothing m Mantel Mäntel
+hat clothing m Hut Hüte; shirt clothing n Hemd Hemden; dress clothing n Kleid Kleider; jacket clothing f Jacke Jacken
+bicycle vehicle n Fahrrad Fahrräder; car vehicle n Auto Autos; ship vehicle n Schiff Schiffe; boat vehicle n Boot Boote
+picture thing n Bild Bilder; ball thing m Ball Bälle; key thing m Schlüssel Schlüssel; bag thing f Tasche Taschen
+cup thing f Tasse Tassen; chair thing m Stuhl Stühle; table thing m Tisch Tische; lamp thing f Lampe Lampen
+clock thing f Uhr Uhren; ring thing m Ring Ringe; knife/knives thing n Messer Messer
+umbrella thing m Regenschirm Regenschirme; map thing f Landkarte Landkarten; flower thing f Blume Blumen
+stone thing m Stein Steine; gift thing n Geschenk Geschenke; apple food m Apfel Äpfel; cake food m Kuchen Kuchen
+egg food n Ei Eier; soup food f Suppe Suppen; pear food f Birne Birnen; potato/potatoes food f Kartoffel Kartoffeln
+fish/fish food m Fisch Fische; cheese food m Käse -; bread food n Brot -; milk drink f Milch -; tea drink m Tee -
+coffee drink m Kaffee -; water drink n Wasser -; juice drink m Saft -; Anna woman f Anna -; Maria woman f Maria -
+Clara woman f Clara -; Julia woman f Julia -; Paul man m Paul -; Peter man m Peter -; Thomas man m Thomas -
+David man m David -
 """
 NAMES = ("Anna", "Maria", "Clara", "Julia", "Paul", "Peter", "Thomas", "David")
 
-# English [past participle] / German infinitive, third person, past, participle / subject > object [> recipient].
+# Subject > object > recipient | English [past participle] / German infinitive [third person, past, participle].
 # + sets off a particle or a separable prefix; * marks a perfect with "sein"; ~ an object in the dative.
 _VERBS = """
-chase / jagen jagt jagte gejagt / being > being
-see saw seen / sehen sieht sah gesehen / being > being
-hear heard heard / hören hört hörte gehört / being > being
-watch / beobachten beobachtet beobachtete beobachtet / being > being
-find found found / finden findet fand gefunden / being > being
-catch caught caught / fangen fängt fing gefangen / being > being
-push / stoßen stößt stieß gestoßen / being > being
-pull / ziehen zieht zog gezogen / being > being
-fear / fürchten fürchtet fürchtete gefürchtet / being > being
-love / lieben liebt liebte geliebt / being > being
-miss / vermissen vermisst vermisste vermisst / being > being
-frighten / erschrecken erschreckt erschreckte erschreckt / being > being
-scare / erschrecken erschreckt erschreckte erschreckt / being > being
-wake woke woken / auf+wecken weckt weckte aufgeweckt / being > being
-look+at / an+sehen sieht sah angesehen / being > being
-recognise / erkennen erkennt erkannte erkannt / being > being
-forget forgot forgotten / vergessen vergisst vergaß vergessen / being > being
-follow / folgen folgt folgte gefolgt* / being ~ being
-help / helfen hilft half geholfen / being ~ being
-assist / helfen hilft half geholfen / being ~ being
-bite bit bitten / beißen beißt biss gebissen / animal > being
-carry / tragen trägt trug getragen / person > being
-feed fed fed / füttern füttert fütterte gefüttert / person > being
-wash / waschen wäscht wusch gewaschen / person > being
-paint / malen malt malte gemalt / person > being
-draw drew drawn / zeichnen zeichnet zeichnete gezeichnet / person > being
-visit / besuchen besucht besuchte besucht / person > person
-thank / danken dankt dankte gedankt / person ~ person
-answer / antworten antwortet antwortete geantwortet / person ~ person
-congratulate / gratulieren gratuliert gratulierte gratuliert / person ~ person
-greet / begrüßen begrüßt begrüßte begrüßt / person > person
-invite / ein+laden lädt lud eingeladen / person > person
-call / an+rufen ruft rief angerufen / person > person
-phone / an+rufen ruft rief angerufen / person > person
-pick+up / ab+holen holt holte abgeholt / person > person
-comfort / trösten tröstet tröstete getröstet / person > person
-warn / warnen warnt warnte gewarnt / person > person
-meet met met / treffen trifft traf getroffen / person > person
-admire / bewundern bewundert bewunderte bewundert / person > person
-praise / loben lobt lobte gelobt / person > person
-understand understood understood / verstehen versteht verstand verstanden / person > person
-read read read / lesen liest las gelesen / person > text
-write wrote written / schreiben schreibt schrieb geschrieben / person > text
-open / auf+machen macht machte aufgemacht / person > opening
-close / zu+machen macht machte zugemacht / person > opening
-put+on put put / an+ziehen zieht zog angezogen / person > clothing
-take+off took taken / aus+ziehen zieht zog ausgezogen / person > clothing
-repair / reparieren repariert reparierte repariert / person > vehicle
-eat ate eaten / essen isst aß gegessen / person > food
-cook / kochen kocht kochte gekocht / person > food
-drink drank drunk / trinken trinkt trank getrunken / person > drink
-buy bought bought / kaufen kauft kaufte gekauft / person > goods
-sell sold sold / verkaufen verkauft verkaufte verkauft / person > goods
-bring brought brought / mit+bringen bringt brachte mitgebracht / person > goods
-take+along took taken / mit+nehmen nimmt nahm mitgenommen / person > goods
-lose lost lost / verlieren verliert verlor verloren / person > goods
-hide hid hidden / verstecken versteckt versteckte versteckt / person > goods
-steal stole stolen / stehlen stiehlt stahl gestohlen / person > goods
-throw+away threw thrown / weg+werfen wirft warf weggeworfen / person > goods
-need / brauchen braucht brauchte gebraucht / person > goods
-give gave given / geben gibt gab gegeben / person > goods > person
-show showed shown / zeigen zeigt zeigte gezeigt / person > goods > person
-send sent sent / schicken schickt schickte geschickt / person > goods > person
-lend lent lent / leihen leiht lieh geliehen / person > goods > person
-offer / an+bieten bietet bot angeboten / person > goods > person
-sleep slept slept / schlafen schläft schlief geschlafen / being
-run ran run / laufen läuft lief gelaufen* / being
-wait / warten wartet wartete gewartet / being
-sit sat sat / sitzen sitzt saß gesessen / being
-stay / bleiben bleibt blieb geblieben* / being
-swim swam swum / schwimmen schwimmt schwamm geschwommen* / being
-jump / springen springt sprang gesprungen* / being
-play / spielen spielt spielte gespielt / being
-get+up got got / auf+stehen steht stand aufgestanden* / being
-fall+asleep fell fallen / ein+schlafen schläft schlief eingeschlafen* / being
-come+back came come / zurück+kommen kommt kam zurückgekommen* / being
-arrive / an+kommen kommt kam angekommen* / person
-laugh / lachen lacht lachte gelacht / person
-cry / weinen weint weinte geweint / person
-smile / lächeln lächelt lächelte gelächelt / person
-work / arbeiten arbeitet arbeitete gearbeitet / person
-dance / tanzen tanzt tanzte getanzt / person
-sing sang sung / singen singt sang gesungen / person
-travel travelled travelled / reisen reist reiste gereist* / person
-say said said / sagen sagt sagte gesagt / person : that
-think thought thought / denken denkt dachte gedacht / person : that
-know knew known / wissen weiß wusste gewusst / person : that
-believe / glauben glaubt glaubte geglaubt / person : that
-hope / hoffen hofft hoffte gehofft / person : that
-claim / behaupten behauptet behauptete behauptet / person : that
-notice / bemerken bemerkt bemerkte bemerkt / person : that
-be was been / sein ist war gewesen* / being
+being > being | chase / jagen; see saw seen / sehen sieht sah gesehen; hear heard heard / hören; watch / beobachten
+being > being | find found found / finden findet fand gefunden; catch caught caught / fangen fängt fing gefangen
+being > being | push / stoßen stößt stieß gestoßen; pull / ziehen zieht zog gezogen; fear / fürchten; love / lieben
+being > being | miss / vermissen; frighten / erschrecken; scare / erschrecken; wake woke woken / auf+wecken
+being > being | look+at / an+sehen sieht sah angesehen; recognise / erkennen erkennt erkannte erkannt
+being > being | forget forgot forgotten / vergessen vergisst vergaß vergessen
+being ~ being | follow / folgen*; help / helfen hilft half geholfen; assist / helfen hilft half geholfen
+animal > being | bite bit bitten / beißen beißt biss gebissen
+person > being | carry / tragen trägt trug getragen; feed fed fed / füttern; wash / waschen wäscht wusch gewaschen
+person > being | paint / malen; draw drew drawn / zeichnen
+person > person | visit / besuchen; greet / begrüßen; invite / ein+laden lädt lud eingeladen
+person > person | call / an+rufen ruft rief angerufen; phone / an+rufen ruft rief angerufen; pick+up / ab+holen
+person > person | comfort / trösten; warn / warnen; meet met met / treffen trifft traf getroffen; admire / bewundern
+person > person | praise / loben; understand understood understood / verstehen versteht verstand verstanden
+person ~ person | thank / danken; answer / antworten; congratulate / gratulieren
+person > text | read read read / lesen liest las gelesen; write wrote written / schreiben schreibt schrieb geschrieben
+person > opening | open / auf+machen; close / zu+machen
+person > clothing | put+on put put / an+ziehen zieht zog angezogen
+person > clothing | take+off took taken / aus+ziehen zieht zog ausgezogen
+person > vehicle | repair / reparieren
+person > food | eat ate eaten / essen isst aß gegessen; cook / kochen
+person > drink | drink drank drunk / trinken trinkt trank getrunken
+person > goods | buy bought bought / kaufen; sell sold sold / verkaufen
+person > goods | bring brought brought / mit+bringen bringt brachte mitgebracht
+person > goods | take+along took taken / mit+nehmen nimmt nahm mitgenommen
+person > goods | lose lost lost / verlieren verliert verlor verloren; hide hid hidden / verstecken
+person > goods | steal stole stolen / stehlen stiehlt stahl gestohlen
+person > goods | throw+away threw thrown / weg+werfen wirft warf weggeworfen; need / brauchen
+person > goods > person | give gave given / geben gibt gab gegeben; show showed shown / zeigen
+person > goods > person | send sent sent / schicken; lend lent lent / leihen leiht lieh geliehen
+person > goods > person | offer / an+bieten bietet bot angeboten
+being | sleep slept slept / schlafen schläft schlief geschlafen; run ran run / laufen läuft lief gelaufen*
+being | wait / warten; sit sat sat / sitzen sitzt saß gesessen; stay / bleiben bleibt blieb geblieben*
+being | swim swam swum / schwimmen schwimmt schwamm geschwommen*; jump / springen springt sprang gesprungen*
+being | play / spielen; get+up got got / auf+stehen steht stand aufgestanden*
+being | fall+asleep fell fallen / ein+schlafen schläft schlief eingeschlafen*
+being | come+back came come / zurück+kommen kommt kam zurückgekommen*; be was been / sein ist war gewesen*
+person | arrive / an+kommen kommt kam angekommen*; laugh / lachen; cry / weinen; smile / lächeln; work / arbeiten
+person | dance / tanzen; sing sang sung / singen singt sang gesungen; travel travelled travelled / reisen*
+person : that | say said said / sagen; think thought thought / denken denkt dachte gedacht
+person : that | know knew known / wissen weiß wusste gewusst; believe / glauben; hope / hoffen; claim / behaupten
+person : that | notice / bemerken
 """
 
 # English / German stem [predicative form] / what it is said of.
@@ -149,7 +106,7 @@ angry wütend being; quiet ruhig being; sick krank being; ill krank being; healt
 rich reich person; poor arm person; polite höflich person; famous berühmt person; beautiful schön any
 ugly hässlich any; wet nass any; dirty schmutzig any; new neu wares; red rot wares; green grün wares
 blue blau wares; white weiß wares; heavy schwer wares; cheap billig wares; expensive teur|teuer wares
-clean sauber wares; empty leer opening; dark dunkl|dunkel wares; fresh frisch food; cold kalt meal; hot heiß meal
+clean sauber wares; empty leer vehicle; dark dunkl|dunkel wares; fresh frisch food; cold kalt meal; hot heiß meal
 long lang text; short kurz text; interesting interessant text; boring langweilig text
 """
 
@@ -171,6 +128,25 @@ in the field/auf dem Feld; on the mountain/auf dem Berg; on the beach/am Strand;
 in the hotel/im Hotel; in the theatre/im Theater
 """
 
+# What the pairs are about: few enough words for a small model to learn each of them well.
+BEINGS = ("dog", "cat", "horse", "fox", "bear", "wolf", "lion", "mouse", "duck", "goat", "man", "woman", "boy", "girl",
+          "doctor", "farmer", "teacher", "king", "queen", "nurse")  # fmt: skip
+DEEDS = ("chase", "see", "hear", "watch", "find", "catch", "push", "pull", "love", "miss", "wake", "recognise", "help",
+         "frighten", "follow", "fear")  # fmt: skip
+ACTS = ("sleep", "run", "wait", "swim", "jump", "play", "laugh", "work", "dance", "sing")
+TRAITS = ("old", "young", "big", "small", "clever", "sick", "hungry", "sad", "brave", "lazy", "strong", "quiet")
+GIFTS = ("book", "letter", "ball", "key", "apple", "cake", "hat", "lamp", "ring", "flower", "picture", "bag")
+GIVINGS = ("give", "show", "send", "lend", "offer")
+WHEN = ("yesterday", "in the morning", "in the evening", "at noon", "on Monday", "on Sunday", "last week")
+WHERE = ("in the garden", "in the kitchen", "in the park", "in the forest", "by the river", "on the bridge",
+         "at the station", "in the school")  # fmt: skip
+SHOWN = ("film", "play", "book", "concert", "song", "story", "meal", "hotel", "party", "journey", "lesson", "game",
+          "show", "speech", "museum", "dance")  # fmt: skip
+GOOD = ("good", "great", "funny", "beautiful", "clever", "exciting", "lovely", "pleasant", "charming", "brilliant",
+         "wonderful", "touching", "fresh", "interesting", "perfect", "moving")  # fmt: skip
+BAD = ("bad", "dull", "boring", "ugly", "stupid", "tiresome", "awful", "unpleasant", "clumsy", "poor", "terrible",
+        "empty", "stale", "tedious", "weak", "dreadful")  # fmt: skip
+
 SYNONYMS = {"big": "large", "small": "little", "clever": "smart", "sick": "ill", "help": "assist", "frighten": "scare"}
 OPPOSITES = (
     ("older", "younger"), ("bigger", "smaller"), ("stronger", "weaker"), ("richer", "poorer"), ("faster", "slower"),
@@ -186,6 +162,30 @@ KINDS = {
     "any": ("man", "woman", "child", "animal", "opening", "clothing", "vehicle", "thing"),
 }
 MODALS = {"can": "können", "should": "sollen", "may": "dürfen", "have to": "müssen", "want to": "wollen"}
+
+
+class Dice:
+    """Draws that are the same in every version of Python: `random.choice` and `shuffle` promise less."""
+
+    def __init__(self, seed: int, *purpose: object) -> None:
+        self._random = Random(derive(seed, *purpose))
+
+    def below(self, n: int) -> int:
+        """A whole number from 0 to n - 1."""
+        return int(self._random.random() * n)
+
+    def one(self, items: Sequence[T]) -> T:
+        """One of the items."""
+        return items[self.below(len(items))]
+
+    def chance(self, probability: float) -> bool:
+        """True with this probability."""
+        return self._random.random() < probability
+
+    def some(self, items: Sequence[T], count: int) -> list[T]:
+        """So many different items, in random order."""
+        left = list(items)
+        return [left.pop(self.below(len(left))) for _ in range(count)]
 
 
 @dataclass(frozen=True)
@@ -242,13 +242,14 @@ class Adjective:
     kind: str
 
 
+@cache
 def fits(kind: str, wanted: str) -> bool:
     """Whether a noun of a kind may stand where another, or a wider one, is wanted."""
     return kind == wanted or kind in KINDS.get(wanted, ())
 
 
 def _entries(table: str) -> list[str]:
-    return [entry.strip() for entry in " ".join(table.replace("\n", "; \n").split("\n")).split(";") if entry.strip()]
+    return [entry.strip() for entry in table.replace("\n", ";").split(";") if entry.strip()]
 
 
 def _nouns() -> dict[str, Noun]:
@@ -271,21 +272,33 @@ def _regular_past(word: str) -> str:
     return word + "ed"
 
 
-def _verb(line: str) -> Verb:
-    english, german, frame = (part.strip() for part in line.split(" / "))
-    forms = english.split()
-    base, _, particle = forms[0].partition("+")
-    past, participle = forms[1:] or [_regular_past(base)] * 2
-    infinitive, present, preterite, german_participle = german.split()
-    prefix, _, infinitive = infinitive.rpartition("+")
-    roles = frame.replace("~", ">").replace(":", ">").split(" > ")
-    subject, thing, recipient = (roles + ["", ""])[:3]
+def _regular(infinitive: str) -> list[str]:
+    """The third person, the past and the participle of a regular German verb."""
+    stem = infinitive[:-1] if infinitive.endswith(("ern", "eln")) else infinitive[:-2]
+    soft = "e" if stem.endswith(("d", "t", "chn")) else ""
+    ge = "" if stem.startswith(("be", "er", "ver")) or infinitive.endswith("ieren") else "ge"
+    return [f"{stem}{soft}t", f"{stem}{soft}te", f"{ge}{stem}{soft}t"]
+
+
+def _verb(frame: str, entry: str) -> Verb:
+    english, german = (part.split() for part in entry.split(" / "))
+    base, _, particle = english[0].partition("+")
+    past, participle = english[1:] or [_regular_past(base)] * 2
+    prefix, _, infinitive = german[0].rstrip("*").rpartition("+")
+    third, preterite, done = german[1:] or _regular(infinitive)
+    done = done.rstrip("*") if german[1:] else prefix + done
+    base, past, participle = (f"{form} {particle}".strip() for form in (base, past, participle))
+    auxiliary = "sein" if entry.endswith("*") else "haben"
+    subject, thing, recipient = (re.split(r" [>~:] ", frame) + ["", ""])[:3]
+    case = "dative" if "~" in frame else "accusative"
     return Verb(
-        *(f"{form} {particle}".strip() for form in (base, past, participle)),
-        infinitive, present, preterite, german_participle.rstrip("*"), prefix,
-        "sein" if german_participle.endswith("*") else "haben",
-        subject, thing, recipient, "dative" if "~" in frame else "accusative",
-    )  # fmt: skip
+        base, past, participle, infinitive, third, preterite, done, prefix, auxiliary, subject, thing, recipient, case
+    )
+
+
+def _verbs() -> list[Verb]:
+    lines = [line.split(" | ") for line in _VERBS.strip().splitlines()]
+    return [_verb(frame, entry) for frame, entries in lines for entry in _entries(entries)]
 
 
 def _adjective(entry: str) -> Adjective:
@@ -295,20 +308,34 @@ def _adjective(entry: str) -> Adjective:
 
 
 NOUNS = _nouns()
-VERBS = {verb.base: verb for verb in map(_verb, _VERBS.strip().splitlines())}
+VERBS = {verb.base: verb for verb in _verbs()}
+OTHER_WORDS = SYNONYMS | {
+    getattr(VERBS[word], form): getattr(VERBS[SYNONYMS[word]], form)
+    for form in ("third", "past", "participle") for word in SYNONYMS if word in VERBS
+}  # fmt: skip
 ADJECTIVES = {adjective.word: adjective for adjective in map(_adjective, _entries(_ADJECTIVES))}
 _TIME_ROWS = [entry.split("/") for entry in _entries(_TIMES)]
 TIMES = {english: german for english, german, _ in _TIME_ROWS}
 TIMES_OF = {tense: tuple(row[0] for row in _TIME_ROWS if tense in row[2]) for tense in "abcd"}
-PLACES = {english: german for english, german in (entry.split("/") for entry in _entries(_PLACES))}
+PLACES = {english: german for english, _, german in (entry.partition("/") for entry in _entries(_PLACES))}
 
 _ORDER = ("nominative", "accusative", "dative")
 _STRONG = {"m": ("er", "en", "em"), "f": ("e", "e", "er"), "n": ("es", "es", "em"), "plural": ("e", "e", "en")}
 _MIXED = {"m": ("er", "en", "en"), "f": ("e", "e", "en"), "n": ("es", "es", "en"), "plural": ("en", "en", "en")}
 _WEAK = {"m": ("e", "en", "en"), "f": ("e", "e", "en"), "n": ("e", "e", "en"), "plural": ("en", "en", "en")}
 _EIN = {"m": ("", "en", "em"), "f": ("e", "e", "er"), "n": ("", "", "em"), "plural": ("e", "e", "en")}
-_THE = {"m": ("der", "den", "dem"), "f": ("die", "die", "der"), "n": ("das", "das", "dem"), "plural": ("die", "die", "den")}
-_HE = {"m": ("er", "ihn", "ihm"), "f": ("sie", "sie", "ihr"), "n": ("es", "es", "ihm"), "plural": ("sie", "sie", "ihnen")}
+_THE = {
+    "m": ("der", "den", "dem"),
+    "f": ("die", "die", "der"),
+    "n": ("das", "das", "dem"),
+    "plural": ("die", "die", "den"),
+}
+_HE = {
+    "m": ("er", "ihn", "ihm"),
+    "f": ("sie", "sie", "ihr"),
+    "n": ("es", "es", "ihm"),
+    "plural": ("sie", "sie", "ihnen"),
+}
 # The German stem of a determiner, the endings it takes, and those of an adjective after it.
 _DETERMINERS = {
     "a": ("ein", _EIN, _MIXED), "no": ("kein", _EIN, _MIXED), "my": ("mein", _EIN, _MIXED),
@@ -355,3 +382,27 @@ def german_pronoun(group: str, case: str, relative: bool = False) -> str:
 def german_preterite(verb: Verb, plural: bool) -> str:
     """The past of a German verb, third person."""
     return verb.preterite + (("n" if verb.preterite.endswith("e") else "en") if plural else "")
+
+
+def english_verb(verb: Verb, tense: str, plural: bool, passive: bool, negated: bool, asked: bool) -> list[str]:
+    """The words of an English verb; the first is finite, and stands before the subject where something is asked."""
+    base, done = (["be", verb.participle], ["been", verb.participle]) if passive else ([verb.base], [verb.participle])
+    supported = asked or negated
+    if tense in ("perfect", "pluperfect"):
+        words = ["had" if tense == "pluperfect" else "have" if plural else "has", *done]
+    elif tense in ("have to", "want to"):
+        word = tense.split()[0]
+        finite = word if plural else {"have": "has", "want": "wants"}[word]
+        words = [*(["do" if plural else "does", word] if supported else [finite]), "to", *base]
+    elif tense in MODALS or tense == "will":
+        words = [tense, *base]
+    elif passive or verb.base == "be":
+        finite = ("are" if plural else "is") if tense == "present" else ("were" if plural else "was")
+        words = [finite, *(done[1:] if passive else [])]
+    elif supported:
+        words = ["did" if tense == "past" else "do" if plural else "does", verb.base]
+    else:
+        words = [verb.past if tense == "past" else verb.base if plural else verb.third]
+    if negated and words[0] == "can" and not asked:
+        return ["cannot", *words[1:]]
+    return [words[0], "not", *words[1:]] if negated else words
