@@ -231,12 +231,25 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Times:
+    """Values to tune over, as multiples of the one that a task has at its scale."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
+
+    times: list[float]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Grid:
     """One product of a suite: tasks x encodings x lengths x seeds x what `vary` names, with `set` fixed in all.
 
     Attributes:
-        tune: for each key its values, tried for every encoding alike; the report shows the test scores of those that
-            did best on validation, over all seeds, and what the others would have cost.
+        tune: for each key of training its values (`[0.001, 0.002]`, or `{ times = [0.5, 1, 2] }` of the task's own),
+            tried for every encoding alike; the report shows the test scores of those that did best on validation,
+            over all seeds, and how much the choice mattered.
         names: of rows in the report, by encoding: `learned` is BERT in one suite and nothing else in another.
     """
 
@@ -248,7 +261,7 @@ class Grid:
     seeds: list[int] = field(default_factory=list)
     set: dict[str, Any] = field(default_factory=dict)
     vary: dict[str, list[Any]] = field(default_factory=dict)
-    tune: dict[str, list[Any]] = field(default_factory=dict)
+    tune: dict[str, list[Any] | Times] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from posenc import registry
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import is_head, is_positional
 from posenc.checked import read_toml, validate
-from posenc.config import SCALES, SCRATCH, Grid, Suite, Task, available, plain, task_at
+from posenc.config import SCALES, SCRATCH, Grid, Suite, Task, Times, available, plain, task_at
 from posenc.cost import backend_taken, shapes
 from posenc.data.text import ByteText
 from posenc.errors import ConfigError, DataError, NotPossibleError, UnknownNameError
@@ -171,21 +171,36 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
     described = [registry.describe(encoding, place) for encoding in encodings]
     labels = _labels(grid, where)
     wanted = []
-    for values in itertools.product(*grid.vary.values(), *grid.tune.values()):
-        varied = dict(zip(grid.vary, values[: len(grid.vary)], strict=True))
-        tuned = dict(zip(grid.tune, values[len(grid.vary) :], strict=True))
+    for values in itertools.product(*grid.vary.values()):
+        varied = dict(zip(grid.vary, values, strict=True))
         changes: Changes = {key: (value, f"{where}, set") for key, value in grid.set.items()}
         changes |= {key: (value, f"{where}, vary") for key, value in varied.items()}
-        changes |= {key: (value, f"{where}, tune") for key, value in tuned.items()}
         changes |= {key: (value, f"--set {key}") for key, value in choice.changes.items()}
         task = task_at(name, suite.scale, changes, where)
         lengths = choice.lengths or grid.lengths or [task.length]
         data_digest = _data_digest(task, lengths, choice.data, need_data)
         seeds = choice.seeds or grid.seeds or suite.seeds
-        for seed, length, encoding in itertools.product(seeds, lengths, described):
-            settings = (task, encoding, length, seed, data_digest, varied, tuned, changes, where)
-            wanted.append(_Wanted(*settings, labels.get(encoding["name"], "")))
+        for tuned in _tuned(grid, task, where):
+            more = changes | {key: (value, f"{where}, tune") for key, value in tuned.items()}
+            one = task_at(name, suite.scale, more, where) if tuned else task
+            for seed, length, encoding in itertools.product(seeds, lengths, described):
+                settings = (one, encoding, length, seed, data_digest, varied, tuned, more, where)
+                wanted.append(_Wanted(*settings, labels.get(encoding["name"], "")))
     return wanted
+
+
+def _tuned(grid: Grid, task: Task, where: str) -> list[dict[str, Any]]:
+    """The combinations of values that a grid tunes over: one, of nothing, where it does not."""
+    columns = []
+    for key, values in grid.tune.items():
+        if isinstance(values, Times):
+            own = getattr(task.training, key.removeprefix("training."), None)
+            if not isinstance(own, float):
+                raise ConfigError(f"{where}, tune: {key} = {own!r} of task {task.name} has no multiples")
+            columns.append([float(f"{own * factor:.12g}") for factor in values.times])
+        else:
+            columns.append(values)
+    return [dict(zip(grid.tune, values, strict=True)) for values in itertools.product(*columns)]
 
 
 def _labels(grid: Grid, where: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from test_report import cell, make_store, pages, record, visible
 
+from posenc.config import task_at
 from posenc.errors import ConfigError, PosencError
 from posenc.plan import Choice, find_suite, make
 from posenc.report import tuning
@@ -50,11 +51,22 @@ def test_every_encoding_gets_the_same_values(tmp_path: Path) -> None:
     assert len({one.name for one in plan.cells}) == len(plan.cells)
 
 
+def test_multiples_are_of_the_tasks_own_value_at_its_scale(tmp_path: Path) -> None:
+    path = suite_at(tmp_path, tune='tune = { "training.learning_rate" = { times = [0.5, 1.0, 2.0] } }')
+    for scale in ("smoke", "paper"):
+        own = task_at("enwik8", scale, {}).training.learning_rate
+        cells = make(find_suite(path), Choice(scale=scale), need_data=False).cells
+        rates = {one.config["training"]["learning_rate"] for one in cells}
+        assert rates == {float(f"{own * factor:.12g}") for factor in (0.5, 1.0, 2.0)}
+
+
 @pytest.mark.parametrize(
     ("changes", "choice", "message"),
     [
         ({"tune": 'tune = { "backbone.layers" = [1, 2] }'}, {}, "keys of training are wanted"),
         ({"tune": 'tune = { "training.learning_rate" = [] }'}, {}, "at least one value"),
+        ({"tune": 'tune = { "training.schedule" = { times = [2.0] } }'}, {}, "has no multiples"),
+        ({"tune": 'tune = { "training.lr" = [0.1] }'}, {}, "unknown key training.lr"),
         ({"names": 'names = { ropee = "RoFormer" }'}, {}, "did you mean 'rope'"),
         ({}, {"changes": {"training.learning_rate": 0.1}}, "tunes over it"),
         (
