@@ -36,7 +36,7 @@ def tests(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """The tests that take minutes, those of Ray among them."""
     install(session, "test", extras="[ray]")
-    session.run("pytest", "-m", "slow", "--timeout=1800", *session.posargs)
+    session.run("pytest", "-m", "slow", "--timeout=2400", *session.posargs)
 
 
 @nox.session
@@ -50,7 +50,7 @@ def gpu(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Single operations under pytest-benchmark."""
     install(session, "test")
-    session.run("pytest", "-m", "benchmark", "--timeout=1800", "--benchmark-autosave", *session.posargs)
+    session.run("pytest", "-m", "benchmark", "--timeout=2400", "--benchmark-autosave", *session.posargs)
 
 
 @nox.session

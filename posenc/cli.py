@@ -214,9 +214,9 @@ def _print_failed(failed: list[dict[str, Any]]) -> None:
 @_results
 def status(suite: str, results: Path) -> None:
     """How many cells of SUITE's last run are done, failed, running, started and not ended, left, or by other code."""
-    from posenc import driver
+    from posenc.status import status as status_of
 
-    found = driver.status(suite, results)
+    found = status_of(suite, results)
     keys = ["done", "failed", "timed_out", "not_possible", "running", "started", "left", "unusable", "other_code"]
     for key in keys:
         click.echo(f"{key.replace('_', ' '):<13} {found.counts[key]}")
@@ -234,8 +234,8 @@ def status(suite: str, results: Path) -> None:
 @click.option("--output", type=click.Path(path_type=Path), help="Where the report goes; by default beside the records.")
 def report(suite: str, results: Path, output: Path | None) -> None:
     """The report of SUITE, or of a results folder, made again from its records."""
-    from posenc.driver import store_for
     from posenc.report import write_report
+    from posenc.status import store_for
     from posenc.store import Store
 
     store = Store(suite) if (Path(suite) / "suite.json").is_file() else store_for(suite, results)
@@ -261,7 +261,7 @@ def check(encoding: str) -> None:
 def sync(suite: str, results: Path) -> None:
     """Rebuild what MLflow shows of SUITE from its records."""
     from posenc import tracking
-    from posenc.driver import store_for
+    from posenc.status import store_for
 
     uri = tracking.default_uri(results.absolute())
     click.echo(f"{tracking.sync(store_for(suite, results), uri)} cells in {uri}")

@@ -10,11 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from posenc import checkpoint, provenance, ray_engine
 from posenc import plan as planning
-from posenc.config import available
 from posenc.engines import Engine, Events, LocalEngine
 from posenc.errors import ConfigError, StoreError, UnknownNameError
 from posenc.loop import Terms, require_device
@@ -22,6 +20,7 @@ from posenc.plan import Cell, Choice, Plan
 from posenc.progress import Progress
 from posenc.report import write_report
 from posenc.schedule import Schedule
+from posenc.status import is_stale
 from posenc.store import Record, Store
 from posenc.tracking import Mirror, default_uri
 from posenc.training import not_run
@@ -61,12 +60,6 @@ def data_folder(given: str | Path | None) -> Path | None:
     if not folder.is_dir():
         raise ConfigError(f"{source} {folder}: no such folder")
     return folder.absolute()
-
-
-def store_for(suite: str, results: str | Path) -> Store:
-    """The results of a suite, by its name, its TOML's path, or a task's name."""
-    known = suite in available("suites") or suite in available("tasks") or suite.endswith(".toml")
-    return Store(Path(results) / (planning.find_suite(suite).name if known else suite))
 
 
 @dataclass(frozen=True)
@@ -120,12 +113,6 @@ def slots(plan: Plan, jobs: int | None) -> list[str | None]:
     if not groups:
         raise ConfigError(f"runtime.processes = {together}: this machine has {len(gpus)} GPUs")
     return [groups[index % len(groups)] for index in range(jobs or len(groups))]
-
-
-def is_stale(record: Record) -> bool:
-    """Whether other code made a record: another commit, or changes that no commit holds, then or now."""
-    now = provenance.code()
-    return bool(record["code"] != now or now["dirty"])
 
 
 def select(plan: Plan, store: Store, rerun: str, say: Callable[[str], None]) -> list[Cell]:
@@ -287,43 +274,3 @@ def _drop_weights(plan: Plan, ran: list[Cell], store: Store) -> None:
             waiting.add(cell.parent)
     for parent in {cell.parent for cell in ran if cell.parent} - waiting:
         store.weights_path(parent).unlink(missing_ok=True)
-
-
-@dataclass
-class Status:
-    """Counts of a suite's cells, who runs it now, and what is wrong.
-
-    `started` counts cells with a curve and no record that no driver runs now; `other_code` counts records made by
-    another commit, or with uncommitted changes.
-    """
-
-    holder: dict[str, Any] | None
-    counts: Counter[str] = field(default_factory=Counter)
-    failed: list[Record] = field(default_factory=list)
-    unusable: list[str] = field(default_factory=list)
-
-
-def status(suite: str, results: str | Path = "results") -> Status:
-    """How far the last run of a suite has come.
-
-    Raises:
-        StoreError: it never ran here.
-    """
-    store = store_for(suite, results)
-    cells, found = store.read_manifest()["cells"], Status(store.holder())
-    for cell in cells:
-        try:
-            record = store.read_record(cell["id"])
-        except StoreError as error:
-            found.unusable.append(str(error))
-            found.counts["unusable"] += 1
-            continue
-        if record is None:
-            begun = bool(store.curve(cell["id"]))
-            found.counts["left" if not begun else "running" if found.holder is not None else "started"] += 1
-            continue
-        found.counts[record["status"]] += 1
-        found.counts["other_code"] += is_stale(record)
-        if record["status"] in ("failed", "timed_out"):
-            found.failed.append(record)
-    return found

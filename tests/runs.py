@@ -45,11 +45,11 @@ def start(folder: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def posenc(folder: Path, *arguments: str, status: int | None = 0, **more: str) -> str:
+def posenc(folder: Path, *arguments: str, status: int | None = 0, seconds: float = 280, **more: str) -> str:
     """Run `posenc ...` to its end; its output."""
     process = start(folder, *arguments, **more)
     try:
-        output, _ = process.communicate(timeout=280)
+        output, _ = process.communicate(timeout=seconds)
     finally:
         stop(process)
     assert status is None or process.returncode == status, output

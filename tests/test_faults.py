@@ -23,7 +23,7 @@ from runs import environment, numbers, options, posenc, start, stop, wait_until,
 from posenc import checkpoint
 from posenc.store import Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 LONG = options(training__steps=600, training__validate_every=100)
 
 
@@ -37,7 +37,7 @@ def test_twenty_kills_lose_nothing_and_change_no_number(tmp_path: Path) -> None:
         "--checkpoint-every", "0.2s", "--set", "training.steps=8000", "--set", "training.validate_every=500"
     )
     start_of_undisturbed = time.monotonic()
-    posenc(tmp_path, *arguments, "--results", "undisturbed")
+    posenc(tmp_path, *arguments, "--results", "undisturbed", seconds=900)
     # However fast the machine, the cells must outlast the kills: starting again takes a part of every pause.
     pause = min(6.0, (time.monotonic() - start_of_undisturbed) / 18)
     store, dice = Store(tmp_path / "results/quick"), random.Random(20)
@@ -65,7 +65,9 @@ def test_twenty_kills_lose_nothing_and_change_no_number(tmp_path: Path) -> None:
         stop(process)
     drivers = killed.count("driver")
     print(f"\n{drivers} drivers and {20 - drivers} workers killed; {len(finished)} cells finished by then")
-    output = posenc(tmp_path, *arguments, "--rerun", "failed")  # a cell whose worker was killed twice in one run
+    output = posenc(
+        tmp_path, *arguments, "--rerun", "failed", seconds=900
+    )  # a cell whose worker was killed twice in one run
     assert "6 cells" in output
     undisturbed = Store(tmp_path / "undisturbed/quick")
     cells = [cell["id"] for cell in undisturbed.read_manifest()["cells"]]
