@@ -18,7 +18,7 @@ def count(backbone: BackboneConfig, encoding: str, length: int, max_length: int)
     """Parameters (total, positional) of a model for lengths up to `max_length`, and forward FLOPs a token at `length`.
 
     FLOPs are those of matrix products and attention, as torch.utils.flop_counter counts them (a multiply-add is
-    two); element-wise work is not counted. Training takes about three times the forward pass.
+    two); element-wise work is not counted. An encoder-decoder's tokens are those of both sides. Training takes about three times the forward pass.
 
     Raises:
         NotPossibleError: the encoding cannot serve this backbone.
@@ -37,7 +37,8 @@ def count(backbone: BackboneConfig, encoding: str, length: int, max_length: int)
                 f" ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}):"
                 " its hooks may not read values out of tensors"
             ) from error
-    return model.count_parameters(), counter.get_total_flops() / length
+    stacks = 2 if backbone.form == "encoder-decoder" else 1
+    return model.count_parameters(), counter.get_total_flops() / (stacks * length)
 
 
 @lru_cache(maxsize=256)

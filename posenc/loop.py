@@ -148,6 +148,7 @@ class Loop:
         self.best: tuple[float, int, dict[str, Tensor]] | None = None
         self.recent: list[dict[str, Tensor]] = []
         self.scores: list[dict[str, Any]] = []
+        self.seen = 0
         self.training_seconds = self.evaluation_seconds = self.spent = 0.0
 
     @contextmanager
@@ -161,6 +162,7 @@ class Loop:
         self.model.train().begin_step(seed, step)
         batch = self.objective.batch(seed, step, training.batch)
         whole = self.objective.targets(batch)
+        self.seen += self.objective.seen(batch)
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = rate(training, step)
         self.optimiser.zero_grad(set_to_none=True)
@@ -194,9 +196,8 @@ class Loop:
         Raises:
             StoppedError, TimedOutError: before the end, with a checkpoint to go on from.
         """
-        per_step = self.training.batch * self.config["length"]
         first = self.resume() + 1
-        seen, saved = (first - 1) * per_step, self.training_seconds
+        saved = self.training_seconds
         for step in range(first, self.training.steps + 1):
             if self._between_steps(step - 1, self.training_seconds - saved):
                 saved = self.training_seconds
@@ -204,11 +205,10 @@ class Loop:
             try:
                 loss = self.step(step)
             except DivergedError:
-                self.note({"step": step, "tokens": seen, "seconds": self.training_seconds, "loss": None})
+                self.note({"step": step, "tokens": self.seen, "seconds": self.training_seconds, "loss": None})
                 raise
-            seen += per_step
             self.training_seconds += time.perf_counter() - start
-            at = {"step": step, "tokens": seen, "seconds": round(self.training_seconds, 4)}
+            at = {"step": step, "tokens": self.seen, "seconds": round(self.training_seconds, 4)}
             if step == 1 or step % self.training.log_every == 0 or step == self.training.steps:
                 self.note({**at, "loss": loss, "learning_rate": rate(self.training, step)})
             if self.group.first and (step % self.training.validate_every == 0 or step == self.training.steps):
@@ -266,6 +266,7 @@ class Loop:
             "optimiser": self.optimiser.state_dict(),
             "best": best,
             "recent": self.recent,
+            "seen": self.seen,
             "scores": self.scores,
             "seconds": [self.training_seconds, self.evaluation_seconds, self.elapsed()],
         }
@@ -282,7 +283,7 @@ class Loop:
             self.optimiser.load_state_dict(state["optimiser"])
             best = state["best"]
             self.best = best and (best["value"], best["step"], best["state"])
-            self.recent, self.scores = state["recent"], state["scores"]
+            self.recent, self.scores, self.seen = state["recent"], state["scores"], state["seen"]
             self.training_seconds, self.evaluation_seconds, self.spent = state["seconds"]
         elif parent := self.config["parent"]:
             weights = {name: value for name, value in self.parent_weights(parent).items() if not is_head(name)}

@@ -108,8 +108,6 @@ def _frame(cell: Cell, suite: str) -> Record:
 
 def _finished(cell: Cell, loop: Loop, device: str) -> Record:
     assert loop.best is not None
-    config, training = cell.config, loop.training
-    tokens = training.steps * training.batch * config["length"]
     return {
         "metric": asdict(loop.objective.metrics[0]),
         "choice": loop.objective.choice.name,
@@ -119,8 +117,8 @@ def _finished(cell: Cell, loop: Loop, device: str) -> Record:
         "best_step": loop.best[1],
         "parameters": loop.parameters,
         "flops_per_token": loop.flops,
-        "tokens_seen": tokens,
-        "tokens_per_second": tokens / loop.training_seconds,
+        "tokens_seen": loop.seen,
+        "tokens_per_second": loop.seen / loop.training_seconds,
         "data": loop.objective.data,
         "checkpoint": {"digest": checkpoint.digest(loop.best[2])},
         "peak_memory_bytes": provenance.peak_memory(device),

@@ -16,12 +16,17 @@ from posenc.seeds import derive
 
 
 class LayerCache:
-    """Keys and values that one layer has seen, for cached decoding. Raw keys serve `score_bias`."""
+    """Keys and values that one layer has seen, for cached decoding. Raw keys serve `score_bias`.
+
+    Attributes:
+        parts: keys, raw keys and values (B,H,S,K) of self-attention. memory: keys and values of cross-attention.
+    """
 
     def __init__(self) -> None:
-        self.parts: tuple[Tensor, Tensor, Tensor] | None = None
+        self.parts: tuple[Tensor, ...] | None = None
+        self.memory: tuple[Tensor, ...] | None = None
 
-    def append(self, keys: Tensor, raw: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def append(self, keys: Tensor, raw: Tensor, values: Tensor) -> tuple[Tensor, ...]:
         if self.parts is not None:
             old_keys, old_raw, old_values = self.parts
             keys = torch.cat((old_keys, keys), dim=2)
@@ -30,6 +35,10 @@ class LayerCache:
         self.parts = (keys, raw, values)
         return self.parts
 
+    def select(self, rows: Tensor) -> None:
+        self.parts = self.parts and tuple(part[rows] for part in self.parts)
+        self.memory = self.memory and tuple(part[rows] for part in self.memory)
+
 
 class DecodingCache:
     """What a decoder keeps between steps of cached decoding: one LayerCache a layer, and how long it is."""
@@ -37,6 +46,11 @@ class DecodingCache:
     def __init__(self, layers: int) -> None:
         self.layers = [LayerCache() for _ in range(layers)]
         self.length = 0
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows of the batch, in this order; a row may be taken more than once (beam search)."""
+        for layer in self.layers:
+            layer.select(rows)
 
 
 class Attention(nn.Module):
@@ -90,13 +104,17 @@ class Attention(nn.Module):
         )
         return self._join(heads)
 
-    def cross(self, x: Tensor, memory: Tensor, memory_mask: Tensor | None) -> Tensor:
+    def cross(
+        self, x: Tensor, memory: Tensor, memory_mask: Tensor | None, cache: LayerCache | None = None
+    ) -> Tensor:
         """Attention of x (B,L,D) to another stack's output (B,S,D), mask (B,S) True at its real tokens."""
-        queries, keys, values = (
-            self._heads(self.query(x)),
-            self._heads(self.key(memory)),
-            self._heads(self.value(memory)),
-        )
+        queries = self._heads(self.query(x))
+        if cache is not None and cache.memory is not None:
+            keys, values = cache.memory
+        else:
+            keys, values = self._heads(self.key(memory)), self._heads(self.value(memory))
+        if cache is not None:
+            cache.memory = (keys, values)
         scale = queries.shape[-1] ** -0.5
         if self.performer:
             return self._linear(queries, keys, values, scale, False, memory_mask)
@@ -198,7 +216,7 @@ class Layer(nn.Module):
         x = x if self.pre else self.attention_norm(x)
         if memory is not None:
             y = self.cross_norm(x) if self.pre else x
-            x = x + self.dropout(self.cross_attention.cross(y, memory, memory_mask))
+            x = x + self.dropout(self.cross_attention.cross(y, memory, memory_mask, cache))
             x = x if self.pre else self.cross_norm(x)
         y = self.feedforward_norm(x) if self.pre else x
         x = x + self.dropout(self.feedforward(y))

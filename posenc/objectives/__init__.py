@@ -65,6 +65,10 @@ class Objective(ABC):
         """How many targets the loss of these rows is a mean over."""
 
     @abstractmethod
+    def seen(self, batch: Batch) -> int:
+        """How many tokens the model reads in these rows, padding not counted."""
+
+    @abstractmethod
     def loss(self, model: Transformer, batch: Batch) -> Tensor:
         """The mean loss over the targets of these rows, in nats where it is a likelihood."""
 

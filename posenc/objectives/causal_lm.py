@@ -62,6 +62,9 @@ class CausalLM(Objective):
     def targets(self, batch: Batch) -> int:
         return batch[0].shape[0] * self.length
 
+    def seen(self, batch: Batch) -> int:
+        return self.targets(batch)
+
     def loss(self, model: Transformer, batch: Batch) -> Tensor:
         (windows,) = batch
         logits = model(windows[:, :-1])

@@ -75,6 +75,9 @@ class MaskedLM(Objective):
     def targets(self, batch: Batch) -> int:
         return int(batch[1].sum())
 
+    def seen(self, batch: Batch) -> int:
+        return batch[0].numel()
+
     def loss(self, model: Transformer, batch: Batch) -> Tensor:
         logits, true = _guesses(model, batch)
         return functional.cross_entropy(logits.float(), true)
