@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,10 @@ LONG = options(training__steps=600, training__validate_every=100)
 
 def run_of(*more: str, encodings: str = "rope,learned,t5", seeds: str = "0,1") -> list[str]:
     return ["run", "quick", "--seeds", seeds, "--lengths", "16", "--encodings", encodings, *LONG, *more]
+
+
+def workers_or_end(process: subprocess.Popen[str]) -> bool:
+    return bool(workers_of(process)) or process.poll() is not None
 
 
 def test_twenty_kills_lose_nothing_and_change_no_number(tmp_path: Path) -> None:
@@ -48,11 +53,12 @@ def test_twenty_kills_lose_nothing_and_change_no_number(tmp_path: Path) -> None:
         while len(killed) < 20:
             time.sleep(pause * dice.uniform(0.2, 1.8))
             assert process.poll() is None, f"all done after {len(killed)} kills: the cells are too short for this test"
-            victims = workers_of(process)
-            if victims and dice.random() < 0.4:
-                with suppress(ProcessLookupError):
-                    os.kill(dice.choice(victims), signal.SIGKILL)
-                killed.append("worker")
+            if dice.random() < 0.4:
+                wait_until(partial(workers_or_end, process))
+                for victim in workers_of(process)[:1]:
+                    with suppress(ProcessLookupError):
+                        os.kill(victim, signal.SIGKILL)
+                    killed.append("worker")
                 continue
             os.kill(process.pid, signal.SIGKILL)
             process.communicate()
