@@ -18,7 +18,8 @@ def count(backbone: BackboneConfig, encoding: str, length: int, max_length: int)
     """Parameters (total, positional) of a model for lengths up to `max_length`, and forward FLOPs a token at `length`.
 
     FLOPs are those of matrix products and attention, as torch.utils.flop_counter counts them (a multiply-add is
-    two); element-wise work is not counted. An encoder-decoder's tokens are those of both sides. Training takes about three times the forward pass.
+    two); element-wise work is not counted. An encoder-decoder's tokens are those of both sides. Training takes about
+    three times the forward pass.
 
     Raises:
         NotPossibleError: the encoding cannot serve this backbone.

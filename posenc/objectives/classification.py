@@ -126,6 +126,9 @@ class Classification(Objective):
     def targets(self, batch: Batch) -> int:
         return len(batch[2])
 
+    def seen(self, batch: Batch) -> int:
+        return int(batch[1].sum())
+
     def loss(self, model: Transformer, batch: Batch) -> Tensor:
         answers, labels = _answers(model, batch), batch[2]
         if self.outputs == 1:
