@@ -90,7 +90,9 @@ def print_plan(plan: Plan, speed: float | None) -> None:
         backbone = validate(BackboneConfig, cell.config["backbone"], {}, "cell")
         config = cell.config
         parameters, per_token = cost.count(backbone, config["encoding"]["name"], config["length"], config["max_length"])
-        tokens = cell.config["training"]["steps"] * cell.config["training"]["batch"] * cell.config["length"]
+        # At most: rows may be shorter. An encoder-decoder reads two sides.
+        sides = 2 if cell.config["backbone"]["form"] == "encoder-decoder" else 1
+        tokens = sides * cell.config["training"]["steps"] * cell.config["training"]["batch"] * cell.config["length"]
         flops = 3 * per_token * tokens
         rate = speed or DEFAULT_SPEED[cell.config["runtime"]["device"]]
         rates.add(rate)

@@ -104,9 +104,7 @@ class Attention(nn.Module):
         )
         return self._join(heads)
 
-    def cross(
-        self, x: Tensor, memory: Tensor, memory_mask: Tensor | None, cache: LayerCache | None = None
-    ) -> Tensor:
+    def cross(self, x: Tensor, memory: Tensor, memory_mask: Tensor | None, cache: LayerCache | None = None) -> Tensor:
         """Attention of x (B,L,D) to another stack's output (B,S,D), mask (B,S) True at its real tokens."""
         queries = self._heads(self.query(x))
         if cache is not None and cache.memory is not None:

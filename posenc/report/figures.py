@@ -76,7 +76,7 @@ def score_by_length(summary: pd.DataFrame, references: pd.DataFrame, styles: dic
     pictures = []
     for place, group in _groups(summary[summary["main"].astype(bool)]):
         scored = group[group["n"] > 0]
-        if scored.empty:
+        if group["evaluated"].nunique() < 2 or scored.empty:  # of one length the table says as much
             continue
         names = [name for name in styles if name in set(scored["encoding"])]
         notes = _unscored(group)
