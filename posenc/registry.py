@@ -33,6 +33,7 @@ BUILT_IN = {
     "learned": "posenc.encodings.learned:Learned",
     "t5": "posenc.encodings.t5:T5",
     "shaw": "posenc.encodings.shaw:Shaw",
+    "nezha": "posenc.encodings.nezha:Nezha",
     "rope": "posenc.encodings.rope:Rope",
     "rope_outside": "posenc.encodings.rope:RopeOutside",
 }

@@ -362,6 +362,48 @@ def test_shaw_starts_by_glorots_rule() -> None:
         assert table.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
 
 
+# NEZHA
+
+
+def sinusoid(distance: int, width: int) -> Tensor:
+    pairs = [distance / 10000 ** (2 * k / width) for k in range(width // 2)]
+    return torch.tensor([f(angle) for angle in pairs for f in (math.sin, math.cos)], dtype=torch.float64)
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("clip", [1, 3, 64])
+def test_nezha_attention_is_shaws_with_sinusoids_of_the_clipped_distance(clip: int, causal: bool) -> None:
+    encoding = made(f"nezha(clip={clip})", causal=causal)
+    assert not list(encoding.parameters())
+    module, x, length = layer_of(encoding), randn(2, 9, 16), 9
+    q, k, v = projected(module, x)
+    vectors = torch.stack(
+        [torch.stack([sinusoid(max(-clip, min(clip, j - i)), 8) for j in range(length)]) for i in range(length)]
+    )
+    scores = torch.einsum("bhik,bhijk->bhij", q, k[:, :, None] + vectors) / math.sqrt(8)
+    _, weights = attend(scores, v, causal)
+    heads = torch.einsum("bhij,bhijk->bhik", weights, v[:, :, None] + vectors)
+    context = context_of(encoding, length)
+    for context.layer in (0, 1):
+        torch.testing.assert_close(module(x, encoding, context), joined(module, heads), atol=1e-12, rtol=0)
+
+
+def test_nezha_and_shaw_composed_keep_tables_of_their_own() -> None:
+    """Both clip at the same distance, so they share the bins in the cache and nothing else."""
+    whole, nezha, shaw = made("nezha(clip=4)+shaw(clip=4)"), made("nezha(clip=4)"), made("shaw(clip=4)")
+    q, k, weights = randn(1, 2, 9, 8), randn(1, 2, 9, 8), randn(1, 2, 9, 9).softmax(-1)
+    contexts = [context_of(encoding, 9) for encoding in (whole, nezha, shaw)]
+    scores = [encoding.score_bias(q, k, context) for encoding, context in zip((whole, nezha, shaw), contexts, strict=True)]
+    torch.testing.assert_close(scores[0], scores[1] + scores[2], atol=1e-12, rtol=0)
+    values = [encoding.mix_values(weights, context) for encoding, context in zip((whole, nezha, shaw), contexts, strict=True)]
+    torch.testing.assert_close(values[0], values[1] + values[2], atol=1e-12, rtol=0)
+
+
+def test_nezha_refuses_heads_of_odd_width() -> None:
+    with pytest.raises(ValueError, match="head width 7 is odd"):
+        registry.load("nezha")(stack_of(width=14, head_width=7))
+
+
 # RoPE
 
 
@@ -520,7 +562,7 @@ def test_rope_outside_has_no_form_in_softmax_attention() -> None:
     assert encoding.why_not("performer") is None
 
 
-@pytest.mark.parametrize("name", ["t5", "shaw"])
+@pytest.mark.parametrize("name", ["t5", "shaw", "nezha"])
 def test_t5_and_shaw_say_why_they_are_not_built_in_a_performer(name: str) -> None:
     assert "not built" in (made(name).why_not("performer") or "")
     assert "not built" in (made(f"{name}+rope").why_not("performer") or "")
@@ -530,7 +572,7 @@ def test_t5_and_shaw_say_why_they_are_not_built_in_a_performer(name: str) -> Non
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("text", ["none", "t5", "shaw", "rope", "t5+shaw", "rope(base=500, fraction=0.5)+t5"])
+@pytest.mark.parametrize("text", ["none", "t5", "shaw", "nezha", "rope", "t5+shaw", "rope(base=500, fraction=0.5)+t5"])
 def test_softmax_attention_of_a_relative_encoding_is_the_same_when_all_positions_shift(text: str, causal: bool) -> None:
     stack, x = stack_of(causal=causal), randn(2, 40, 16)
     outputs = []
@@ -559,7 +601,7 @@ def test_absolute_encodings_do_change_when_all_positions_shift(text: str) -> Non
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("text", ["t5", "shaw", "rope"])
+@pytest.mark.parametrize("text", ["t5", "shaw", "nezha", "rope"])
 def test_scores_of_equal_queries_and_equal_keys_are_constant_along_diagonals(text: str, causal: bool) -> None:
     encoding = made(text, causal=causal)
     q, k = randn(1, 2, 1, 8, seed=3).expand(1, 2, 40, 8), randn(1, 2, 1, 8, seed=4).expand(1, 2, 40, 8)

@@ -8,13 +8,57 @@ from torch import Tensor, nn
 from posenc.encoding import Context, Encoding, Stack, xavier_uniform_
 
 
-class Shaw(Encoding):
-    """e_ij = q_i . (k_j + aK_ij) / sqrt(K),  z_i = sum_j alpha_ij (v_j + aV_ij)  (equations 3 and 4).
+class ClippedVectors(Encoding):
+    """e_ij = q_i . (k_j + aK_ij) / sqrt(K),  z_i = sum_j alpha_ij (v_j + aV_ij),  a_ij = w[clip(j - i, -clip, clip)].
 
-    a_ij = w[clip(j - i, -clip, clip)]: two tables (2 clip + 1, K) a layer, shared by its heads. RoFormer's
-    equation (5) is not this: it puts the embedding inside the projection and turns the sign.
     Nothing of size L x S x K is made: q . w^T is L x (2 clip + 1), then gathered; on the value side, attention
-    is summed into 2 clip + 1 bins first (section 3.3 says the same in other words).
+    is summed into 2 clip + 1 bins first. Subclasses say what the rows of w are.
+    """
+
+    relative = True
+    linear_reason = "not built: cost (clipped distances need prefix sums and a band of twice the clip)"
+
+    def __init__(self, stack: Stack, clip: int) -> None:
+        super().__init__(stack)
+        if clip < 1:
+            raise ValueError(f"clip={clip}: at least 1 is wanted")
+        self.clip = clip
+
+    def key_vectors(self, context: Context) -> Tensor:
+        """The rows of w on the key side in this layer, (2 clip + 1, K), from distance -clip on."""
+        raise NotImplementedError
+
+    def value_vectors(self, context: Context) -> Tensor:
+        """The rows of w on the value side in this layer, (2 clip + 1, K)."""
+        raise NotImplementedError
+
+    def _bins(self, context: Context) -> Tensor:
+        """(1 or B, 1, L, S): the row of the table for each pair."""
+        key = ("clipped", self.clip)
+        if key not in context.cache:
+            distances = context.key_positions[:, None, :, 0] - context.query_positions[:, :, None, 0]
+            context.cache[key] = (distances.clamp(-self.clip, self.clip) + self.clip)[:, None]
+        bins: Tensor = context.cache[key]
+        return bins
+
+    def score_bias(self, queries: Tensor, keys: Tensor, context: Context) -> Tensor:
+        table = self.key_vectors(context).to(queries.dtype)
+        scores = queries @ table.T * self.score_scale  # (B,H,L,2 clip + 1)
+        bins = self._bins(context).expand(*queries.shape[:2], -1, -1)
+        return scores.gather(-1, bins)
+
+    def mix_values(self, weights: Tensor, context: Context) -> Tensor:
+        table = self.value_vectors(context).to(weights.dtype)
+        bins = self._bins(context).expand(*weights.shape[:2], -1, -1)
+        summed = weights.new_zeros(*weights.shape[:-1], 2 * self.clip + 1).scatter_add(-1, bins, weights)
+        return summed @ table
+
+
+class Shaw(ClippedVectors):
+    """Learned vectors w: two tables (2 clip + 1, K) a layer, one for keys and one for values, shared by its heads.
+
+    Equations 3 and 4; section 3.3 says the same of cost in other words. RoFormer's equation (5) is not this: it puts
+    the embedding inside the projection and turns the sign.
 
     Options:
         clip: the largest distance told apart; 16 in the paper's base model.
@@ -22,14 +66,9 @@ class Shaw(Encoding):
 
     title = "learned vectors for clipped distances, added to keys and values"
     paper = "Shaw et al. 2018, arXiv:1803.02155, equations 3 and 4"
-    relative = True
-    linear_reason = "not built: cost (clipped distances need prefix sums and a band of twice the clip)"
 
     def __init__(self, stack: Stack, *, clip: int = 16) -> None:
-        super().__init__(stack)
-        if clip < 1:
-            raise ValueError(f"clip={clip}: at least 1 is wanted")
-        self.clip = clip
+        super().__init__(stack, clip)
         self.key_tables = nn.Parameter(torch.empty(stack.layers, 2 * clip + 1, stack.head_width))
         self.value_tables = nn.Parameter(torch.empty(stack.layers, 2 * clip + 1, stack.head_width))
 
@@ -39,23 +78,8 @@ class Shaw(Encoding):
             for table in tables:
                 xavier_uniform_(table, generator)
 
-    def _bins(self, context: Context) -> Tensor:
-        """(1 or B, 1, L, S): the row of the table for each pair."""
-        key = ("shaw", self.clip)
-        if key not in context.cache:
-            distances = context.key_positions[:, None, :, 0] - context.query_positions[:, :, None, 0]
-            context.cache[key] = (distances.clamp(-self.clip, self.clip) + self.clip)[:, None]
-        bins: Tensor = context.cache[key]
-        return bins
+    def key_vectors(self, context: Context) -> Tensor:
+        return self.key_tables[context.layer]
 
-    def score_bias(self, queries: Tensor, keys: Tensor, context: Context) -> Tensor:
-        table = self.key_tables[context.layer].to(queries.dtype)
-        scores = queries @ table.T * self.score_scale  # (B,H,L,2 clip + 1)
-        bins = self._bins(context).expand(*queries.shape[:2], -1, -1)
-        return scores.gather(-1, bins)
-
-    def mix_values(self, weights: Tensor, context: Context) -> Tensor:
-        table = self.value_tables[context.layer].to(weights.dtype)
-        bins = self._bins(context).expand(*weights.shape[:2], -1, -1)
-        summed = weights.new_zeros(*weights.shape[:-1], 2 * self.clip + 1).scatter_add(-1, bins, weights)
-        return summed @ table
+    def value_vectors(self, context: Context) -> Tensor:
+        return self.value_tables[context.layer]
