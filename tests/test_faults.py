@@ -46,6 +46,11 @@ def progress(store: Store) -> int:
     return total
 
 
+def moment(process: subprocess.Popen[str], store: Store, enough: float, late: float) -> bool:
+    """Whether a run has made enough steps, or it is late, or it has ended."""
+    return progress(store) > enough or time.monotonic() > late or process.poll() is not None
+
+
 def test_twenty_kills_lose_nothing_and_change_no_number(tmp_path: Path) -> None:
     """The driver or a worker, by kill -9 at a random moment, also while they start, save, score or end.
 
@@ -67,14 +72,9 @@ def test_twenty_kills_lose_nothing_and_change_no_number(tmp_path: Path) -> None:
     process = start(tmp_path, *arguments)
     try:
         while len(killed) < kills:
-            before, wanted = progress(store), most * dice.uniform(0.2, 1.8)
-            pause = time.monotonic() + (dice.uniform(0.0, 3.0) if dice.random() < 0.5 else 200.0)
-            wait_until(
-                lambda before=before, wanted=wanted, pause=pause: (
-                    progress(store) - before > wanted or time.monotonic() > pause or process.poll() is not None
-                ),
-                seconds=200.0,
-            )
+            enough = progress(store) + most * dice.uniform(0.2, 1.8)
+            pause = dice.uniform(0.0, 3.0) if dice.random() < 0.5 else 200.0
+            wait_until(partial(moment, process, store, enough, time.monotonic() + pause), seconds=400.0)
             assert process.poll() is None, f"all done after {len(killed)} kills: the cells are too short for this test"
             if dice.random() < 0.4:
                 wait_until(partial(workers_or_end, process))
