@@ -77,7 +77,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
 
 
 def numbers(store: Store, cell_id: str) -> tuple[Any, ...]:
-    """All of a cell's record and curve that must come out the same again: not times, memory, or what is being edited."""
+    """All of a cell's record and curve that must come out the same again: not times, memory or the code's state."""
     record = store.read_record(cell_id)
     assert record is not None
     noisy = ("times", "tokens_per_second", "peak_memory_bytes", "digest", "code")
