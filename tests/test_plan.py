@@ -215,7 +215,7 @@ def test_values_given_on_the_command_line_are_toml_or_text(text: str, value: obj
 
 
 def test_the_comparison_named_beforehand_is_checked_and_kept(tmp_path: Path) -> None:
-    text = '''
+    text = """
 name = "mine"
 title = "Mine"
 baseline = "sinusoidal"
@@ -224,7 +224,7 @@ seeds = [0]
 [[grid]]
 tasks = ["enwik8"]
 encodings = ["sinusoidal", "rope"]
-'''
+"""
     path = tmp_path / "mine.toml"
     path.write_text(text)
     plan = make(find_suite(str(path)), Choice())

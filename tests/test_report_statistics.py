@@ -58,7 +58,7 @@ def items_of(generator: np.random.Generator, kind: str, size: int = 60) -> dict[
     if kind == "scores":
         scores = np.round(generator.random(size) * 5)  # with ties
         return {"truth": scores, "answer": np.round(scores + generator.normal(0, 1, size), 1)}
-    words = np.array("a b c d e f g h".split())
+    words = np.array(["a", "b", "c", "d", "e", "f", "g", "h"])
     reference = [" ".join(generator.choice(words, 8)) for _ in range(size)]
     translation = [" ".join(np.where(generator.random(8) < 0.8, text.split(), "z")) for text in reference]
     return {"translation": np.array(translation), "reference": np.array(reference)}
@@ -76,7 +76,8 @@ def value(metric: str, arrays: dict[str, Any], index: Any) -> float:
         return float(BLEU().corpus_score(list(chosen["translation"]), [list(chosen["reference"])]).score)
     function = {
         "accuracy": accuracy_score, "f1": f1_score,
-        "pearson": lambda t, a: stats.pearsonr(t, a).statistic, "spearman": lambda t, a: stats.spearmanr(t, a).statistic,
+        "pearson": lambda t, a: stats.pearsonr(t, a).statistic,
+        "spearman": lambda t, a: stats.spearmanr(t, a).statistic,
     }[metric]  # fmt: skip
     return float(function(chosen["truth"], chosen["answer"]))
 

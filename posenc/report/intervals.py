@@ -82,7 +82,7 @@ def seeds_needed(difference: float, sd: float) -> int | None:
     effect = difference / sd
     if power(effect, MOST_SEEDS) < POWER:
         return None
-    low, high = 1, MOST_SEEDS  # one seed tells nothing; power grows with the seeds: halve the range that holds the answer
+    low, high = 1, MOST_SEEDS  # one seed tells nothing, and power grows with the seeds: halve the range
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if power(effect, middle) >= POWER else (middle, high)

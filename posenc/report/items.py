@@ -58,12 +58,11 @@ def _bleu(sums: Numbers) -> Numbers:
 
     order = (sums.shape[1] - 2) // 2
     whole = np.rint(sums).astype(int)
-    return np.array(
-        [
-            BLEU.compute_bleu(list(row[2 : 2 + order]), list(row[2 + order :]), row[0], row[1], smooth_method="exp").score
-            for row in whole
-        ]
+    scores = (
+        BLEU.compute_bleu(list(row[2 : 2 + order]), list(row[2 + order :]), row[0], row[1], smooth_method="exp")
+        for row in whole
     )
+    return np.array([one.score for one in scores])
 
 
 def sums_of(metric: str, arrays: Mapping[str, Any]) -> Sums | None:
