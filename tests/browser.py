@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,13 @@ from typing import Any
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WHY_NOT = None if CHROMIUM else "no chromium here (Debian: apt-get install chromium)"
 SECONDS = 60.0
+AS_THREE_AND_FOUR = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+os.dup2(ends[0], 3), os.dup2(ends[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""The protocol's pipe is file descriptors 3, which the browser reads, and 4, to which it writes."""
 
 
 class Browser:
@@ -112,8 +120,7 @@ def browser(profile: Path) -> Iterator[Browser]:
         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
         "--hide-scrollbars", f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank",
     ]  # fmt: skip
-    # The protocol's pipe is file descriptors 3 (it reads) and 4 (it writes).
-    command = ["sh", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "sh", *arguments]
+    command = [sys.executable, "-c", AS_THREE_AND_FOUR, str(to_browser), str(from_browser), *arguments]
     with (profile.parent / f"{profile.name}.log").open("wb") as log:
         process = subprocess.Popen(command, pass_fds=(to_browser, from_browser), stdout=log, stderr=log)
         os.close(to_browser)

@@ -35,22 +35,25 @@ def learning_curves(curves: pd.DataFrame, styles: dict[str, Look]) -> list[Pictu
             figure, axes = canvas(list(labels))
             # A marker on each of many points would hide the line; on a few it shows where it was measured.
             marked = group["tokens"].nunique() <= 12
+            drawn = group.groupby(["encoding", "tokens"])["value"].agg(["mean", "min", "max"]).reset_index()
             sns.lineplot(
-                data=group,
+                data=drawn,
                 x="tokens",
-                y="value",
+                y="mean",
                 hue="encoding",
                 style="encoding",
                 ax=axes,
                 **appearance(names, styles, marked=marked),
-                estimator="mean",
-                errorbar=("pi", 100),
-                err_kws={"alpha": 0.15, "linewidth": 0},
+                estimator=None,
+                errorbar=None,
             )
+            for name, mine in drawn.groupby("encoding"):
+                colour = styles[str(name)].colour
+                axes.fill_between(mine["tokens"], mine["min"], mine["max"], color=colour, alpha=0.15, linewidth=0)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             finish(axes, "training tokens", f"validation {group['title'].iloc[0]}", group["better"].iloc[0])
-            means = group.groupby(["encoding", "tokens"])["value"].mean()
-            ends = [(name, labels[name], means[name].index[-1], means[name].iloc[-1]) for name in names]
+            last = drawn.groupby("encoding").last()
+            ends = [(name, labels[name], last.loc[name, "tokens"], last.loc[name, "mean"]) for name in names]
             label_ends(axes, ends, styles)
             svg = svg_of(figure)
         alt = f"Learning curves of {listed(names)}"

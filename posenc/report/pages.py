@@ -49,14 +49,14 @@ def markdown_page(model: dict[str, Any]) -> str:
     page = environment.get_template("report.md.j2").render(
         **model,
         table_of=_markdown_results,
-        grid_of=lambda grid: _markdown_table(grid.head, grid.rows),
+        grid_of=lambda grid: markdown_table(grid.head, grid.rows),
         image_of=lambda picture: words.Markdown(f"![{words.markdown(picture.alt)}](figures/{picture.name}.svg)"),
         csv_of=lambda picture: words.Markdown(f"[CSV](figures/{picture.name}.csv)"),
     )
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
 
 
-def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> words.Markdown:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> words.Markdown:
     """A Markdown table: names to the left, numbers to the right."""
     lines = [list(map(words.markdown, head)), ["---"] + ["---:"] * (len(head) - 1)]
     lines += [list(map(words.markdown, row)) for row in rows]
@@ -75,7 +75,7 @@ def _markdown_results(table: view.ResultTable) -> words.Markdown:
             texts += [score or entry.why, entry.difference]
         rows.append([*texts, row.seeds])
     rows += [[f"{name} (no model)", score] + [""] * (len(head) - 1) for name, score in table.references]
-    return _markdown_table([*head, "seeds"], rows)
+    return markdown_table([*head, "seeds"], rows)
 
 
 def _environment(
