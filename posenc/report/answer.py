@@ -157,8 +157,12 @@ def item_words(item: Mapping[str, Any], decimals: int) -> str:
     low, high = (words.number(item[key], decimals, signed=True) for key in ("item_low", "item_high"))
     text = f"Had other test items been drawn ({item['items']:,} of them, the seeds as they are): {low} to {high}"
     if item["mcnemar"]:
-        tests = [f"seed {s}: {mine} to {theirs}, p {words.p_value(p)}" for s, mine, theirs, p in item["mcnemar"]]
-        text += f"; items that one alone got right (McNemar, exact): {'; '.join(tests)}"
+        mine, theirs = (sum(test[index] for test in item["mcnemar"]) for index in (1, 2))
+        largest = max(test[3] for test in item["mcnemar"])
+        seeds = len(item["mcnemar"])
+        text += f"; items that one alone got right: {mine:,} to {theirs:,}"
+        text += f" over {words.plural(seeds, 'seed')}, the largest p of a seed" if seeds > 1 else ", p"
+        text += f" {words.p_value(largest)} (McNemar, exact)"
     return text
 
 
@@ -206,6 +210,8 @@ def _cautions(
     cells: Iterable[Mapping[str, Any]],
 ) -> Iterable[str]:
     """What may not be concluded, from what was and was not done."""
+    if not rows:
+        return
     configs = [cell["config"] for cell in cells]
     few = sorted({int(row["pairs"]) for row in rows if 0 < row["pairs"] < SEEDS_FOR_A_CLAIM})
     if few:

@@ -197,9 +197,9 @@ def decay_by_distance(found: list[dict[str, Any]], styles: dict[str, Look]) -> l
         name, place = one["place"]["encoding"], one["place"]
         colour = styles[name].colour
         lines = [
-            ("the paper's bound", one.get("bound") or [], MUTED, (0, (2, 2))),
-            ("measured, same content", one.get("same") or [], colour, "solid"),
-            ("measured, random", one.get("random") or [], colour, (0, (1, 1.5))),
+            ("measured, random", one.get("random") or [], colour, {"linewidth": 0.7, "alpha": 0.55}),
+            ("measured, same content", one.get("same") or [], colour, {}),
+            ("the paper's bound", one.get("bound") or [], MUTED, {"linestyle": (0, (4, 2))}),
         ]
         drawn = [line for line in lines if line[1]]
         if not drawn:
@@ -207,11 +207,11 @@ def decay_by_distance(found: list[dict[str, Any]], styles: dict[str, Look]) -> l
         ends, looks = [], {}
         with mpl.rc_context(STYLE):
             figure, axes = canvas([line[0] for line in drawn])
-            for label, values, hue, dashes in drawn:
+            for label, values, hue, how in drawn:
                 # Each as a share of its own largest value: a bound of sums and a score have no common unit.
                 most = max(map(abs, values)) or 1.0
                 scaled = [value / most for value in values]
-                axes.plot(one["distances"], scaled, color=hue, linestyle=dashes)
+                axes.plot(one["distances"], scaled, color=hue, **how)
                 ends.append((label, label, one["distances"][-1], scaled[-1]))
                 looks[label] = Look(hue, "o", "")
             finish(axes, "relative distance", f"{one['label']}: score, as a share of its largest")
@@ -219,7 +219,7 @@ def decay_by_distance(found: list[dict[str, Any]], styles: dict[str, Look]) -> l
             svg = svg_of(figure)
         data = pd.DataFrame({"distance": one["distances"], **{line[0]: line[1] for line in drawn}})
         alt = f"Decay by distance of {one['label']}"
-        notes = ("The bound is of an upper bound on the score's sums: random queries and keys need not follow it.",)
+        notes = ("The paper's bound is of the largest size of a score: random queries and keys need not follow it.",)
         name = file_name("decay", place) + "-" + plain_name([place["encoding"]])
         pictures.append(Picture(name, "decay", place, str(one["label"]), alt, notes, svg, data))
     return pictures

@@ -80,7 +80,7 @@ def differences(summary: pd.DataFrame, items: pd.DataFrame, styles: dict[str, Lo
 
 
 def _notes(lines: Sequence[Line]) -> tuple[str, ...]:
-    said = ["Point: mean of the differences paired by seed, at the trained length; bar: its 95 % interval."]
+    said = ["At the trained length. Point: mean of the differences paired by seed; bar: its 95 % interval."]
     if any(not math.isnan(line.item_low) for line in lines):
         said.append("Thin grey bar below: 95 % interval over the test items, the seeds as they are.")
     return tuple(said)

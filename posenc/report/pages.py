@@ -38,6 +38,7 @@ def html_page(model: dict[str, Any]) -> str:
             script_hash=allowed,
             palette=style.PALETTE,
             number=words.is_number,
+            wordy=words.is_wordy,
         )
         + "\n"
     )

@@ -158,6 +158,8 @@ def _ours(
     found = interval(values)
     decimals = words.decimals_for([*values, one.get("value")])
     score = words.with_half_width(found.mean, found.half, decimals) if values else words.listed(group["why"].dropna())
+    if values and abs(found.mean) < 1e-3:  # an error of rounding, say
+        score = f"{found.mean:.2g}"
     where = group_title({**place, "task": ""}, task=False).replace("trained at length ", "")
     return score or NOT_RUN, str(len(values)), where, data.get((place["task"], place["scale"]), "")
 

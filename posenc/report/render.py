@@ -197,6 +197,7 @@ def _model(found: Found, pictures: list[Picture], cells_folder: str) -> dict[str
         {**tables.coordinates(cell["config"]), "variant": by_id[cell["id"]], "cell": cell} for cell in manifest["cells"]
     ]
     known = slugs(places)
+    papers = paper.sections(manifest, found.frame, found.stages, labels)
     return {
         "suite": suite,
         "answer": answer.answer(found.summary, found.items, found.cost, data, manifest["suite"], manifest["cells"]),
@@ -205,12 +206,13 @@ def _model(found: Found, pictures: list[Picture], cells_folder: str) -> dict[str
         "data": data,
         "results": view.result_tables(found.summary, found.references, labels),
         "pictures": pictures,
+        "shown_apart": ("curve", "length") if papers else ("curve", "length", "decay"),
         "forests_of": lambda table: _forests_of(table, pictures),
         "slug_of": lambda place: known.get(key_of(place), ""),
         "finished": any(record["status"] == "done" for record in records),
         "time": view.time_grids(found.times, suite["baseline"]),
         "tuning": view.tuning_grids(found.tried),
-        "paper": paper.sections(manifest, found.frame, found.stages, labels),
+        "paper": papers,
         "theory": paper.theory_grid(found.theory),
         "cost": view.cost_grids(found.cost),
         "speed": speed.grids(found.bench),

@@ -89,14 +89,18 @@ def variants(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         apart = (*_NOT_AN_AXIS, *(cell.get("tuned") or ()))
         keys = {key: value for key, value in flat(cell["config"]).items() if not _is_key(key, apart)}
         places.setdefault(tuple(coordinates(cell["config"]).values()), []).append((cell["id"], keys))
-    varied: set[str] = set()
-    for members in places.values():
+    varied: dict[Any, set[str]] = {}
+    for place, members in places.items():
         names = {key for _, keys in members for key in keys}
-        varied |= {key for key in names if len({repr(keys.get(key)) for _, keys in members}) > 1}
-    shown = sorted(key for key in varied if key not in _FOLLOWS_FROM_OTHERS) or sorted(varied)
+        found = {key for key in names if len({repr(keys.get(key)) for _, keys in members}) > 1}
+        varied.setdefault(place[0], set()).update(found)  # of one task: another need not vary the same
+    shown = {
+        task: sorted(key for key in found if key not in _FOLLOWS_FROM_OTHERS) or sorted(found)
+        for task, found in varied.items()
+    }
     return {
-        name: ", ".join(f"{key}={keys[key]}" for key in shown if key in keys)
-        for members in places.values()
+        name: ", ".join(f"{key}={keys[key]}" for key in shown[place[0]] if key in keys)
+        for place, members in places.items()
         for name, keys in members
     }
 

@@ -66,6 +66,13 @@ class Grid:
     rows: tuple[tuple[str, ...], ...] = field(default=())
     keys: tuple[tuple[Any, ...], ...] = field(default=())
 
+    @property
+    def texts(self) -> tuple[bool, ...]:
+        """Which columns hold words, mostly: those stand to the left, figures to the right."""
+        return tuple(
+            sum(words.is_wordy(row[index]) for row in self.rows) * 2 > len(self.rows) for index in range(len(self.head))
+        )
+
 
 def result_tables(summary: pd.DataFrame, references: pd.DataFrame, data: Mapping[Any, str]) -> list[ResultTable]:
     """A table for each group of cells and each metric, the task's main metric first."""

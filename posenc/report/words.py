@@ -102,6 +102,11 @@ def short_time(seconds: Any) -> str:
     return f"{seconds / size:.3g} {unit}"
 
 
+def is_wordy(text: str) -> bool:
+    """Whether a cell of a table holds words rather than a figure."""
+    return bool(text) and not re.match(r"[-+\u2212<\u2013]?\s*\d|\u2013$", text)
+
+
 def plural(amount: int, noun: str) -> str:
     """`1 seed`, `3 seeds`."""
     return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
