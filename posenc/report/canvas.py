@@ -36,12 +36,16 @@ class Picture:
     data: pd.DataFrame
 
 
-def canvas(labels: Sequence[str]) -> tuple[Figure, Axes]:
-    """A figure with room at its right for the labels, and height enough that they need not overlap."""
+def canvas(labels: Sequence[str], *, bottom: float = 0.6) -> tuple[Figure, Axes]:
+    """A figure with room at its right for the labels, and height enough that they need not overlap.
+
+    Args:
+        bottom: inches below the axes, for the ticks' texts and the axis' name.
+    """
     room = room_for(labels)
     height = max(3.1, 1.0 + len(labels) * LINE)
     figure = Figure(figsize=(WIDTH, height))
-    left, bottom, top = 0.5, 0.55, 0.34
+    left, top = 0.52, 0.34
     box = (left / WIDTH, bottom / height, (WIDTH - left - room) / WIDTH, (height - bottom - top) / height)
     return figure, figure.add_axes(box)
 

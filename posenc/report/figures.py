@@ -74,7 +74,7 @@ def score_by_length(summary: pd.DataFrame, references: pd.DataFrame, styles: dic
         notes = _unscored(group)
         labels = {name: _end_label(name, group) for name in names}
         with mpl.rc_context(STYLE):
-            figure, axes = canvas(list(labels.values()))
+            figure, axes = canvas(list(labels.values()), bottom=0.74)
             points = _points(scored, names)
             sns.lineplot(
                 data=points,
