@@ -13,7 +13,7 @@ from posenc import registry
 from posenc.checked import read_toml
 from posenc.config import available
 from posenc.errors import PosencError, UnknownNameError
-from posenc.plan import Plan
+from posenc.plan import Plan, portions
 from posenc.properties import Finding
 
 DEFAULT_SPEED = {"cpu": 0.02, "cuda": 100.0}
@@ -89,12 +89,12 @@ def print_plan(plan: Plan, speed: float | None) -> None:
             continue
         backbone = validate(BackboneConfig, cell.config["backbone"], {}, "cell")
         config = cell.config
-        parameters, per_token = cost.count(backbone, config["encoding"]["name"], config["length"], config["max_length"])
-        # At most: rows may be shorter. An encoder-decoder reads two sides.
-        sides = 2 if cell.config["backbone"]["form"] == "encoder-decoder" else 1
-        tokens = sides * cell.config["training"]["steps"] * cell.config["training"]["batch"] * cell.config["length"]
-        flops = 3 * per_token * tokens
-        rate = speed or DEFAULT_SPEED[cell.config["runtime"]["device"]]
+        tokens, flops = 0, 0.0
+        for part, length in portions(config):
+            parameters, per_token = cost.count(backbone, config["encoding"]["name"], length, config["max_length"])
+            tokens, flops = tokens + part, flops + 3 * per_token * part
+        device = "cuda" if config["scale"] == "paper" else config["runtime"]["device"]  # nobody trains those on a CPU
+        rate = speed or DEFAULT_SPEED[device]
         rates.add(rate)
         hours = flops / rate / 1e12 / 3600
         total_flops, total_hours = total_flops + flops, total_hours + hours
@@ -103,7 +103,10 @@ def print_plan(plan: Plan, speed: float | None) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(table)
     reached = " or ".join(f"{rate:g}" for rate in sorted(rates))
-    console.print(f"together {total_flops:.2e} FLOPs, {total_hours:.2f} hours one after another at {reached} TFLOP/s")
+    console.print(
+        f"together {total_flops:.2e} FLOPs, {total_hours:.2f} hours one after another at {reached} TFLOP/s"
+        + ("" if speed else " (0.02: one core; 100: a GPU in bf16; --speed sets it)")
+    )
     missing = {cell.config["data"]["source"] for cell in plan.cells if cell.config["data"]["digest"] == "not at hand"}
     for source in sorted(missing):
         console.print(f"data {source!r} is not at hand: running needs --data DIR", highlight=False)

@@ -11,10 +11,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from posenc.backbone.config import BackboneConfig
+from posenc.card import Card
 from posenc.checked import STRICT, read_toml, validate
 from posenc.errors import ConfigError, UnknownNameError
 from posenc.paths import content
@@ -26,25 +28,10 @@ OBJECTIVES = {
     "masked_lm": ("encoder", "masked"),
     "translation": ("encoder-decoder", "tokens"),
     "classification": ("encoder", "class"),
+    "matching": ("encoder", "mean"),
+    "theory": ("encoder", "tokens"),
 }
 """For each objective the form of its backbone and the head on it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """What a task is and where it comes from: `paper_says` and `we_chose` keep the two apart."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
-
-    summary: str
-    paper: str
-    section: str
-    paper_says: list[str]
-    we_chose: list[str]
-    data: str
-    licence: str
-    revision: str
-    citation: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +39,9 @@ class DataConfig:
     """Where examples come from.
 
     Attributes:
-        source: a name that posenc.data.sources knows. splits: of a text that has none of its own: parts of the whole.
-        tokeniser: bytes, or bpe or wordpiece, trained on the task's own text to `backbone.vocabulary` tokens.
+        source: a name that posenc.data.sources knows; "none" where nothing is learnt.
+        splits: of a text that has none of its own: parts of the whole.
+        tokeniser: bytes, or one of posenc.data.tokens, trained on the task's own text to `backbone.vocabulary` tokens.
         vocabulary_of: the source on whose text it is trained, where that is not the task's own.
         held_out: of the training rows, the share on which choices are made where the test's labels are hidden (GLUE).
         released: the hub's repository of a released tokeniser, used in place of one trained here. revision: of it.
@@ -63,7 +51,7 @@ class DataConfig:
 
     source: str
     splits: tuple[float, float, float] = (0.9, 0.05, 0.05)
-    tokeniser: Literal["bytes", "bpe", "wordpiece"] = "bytes"
+    tokeniser: Literal["bytes", "bpe", "wordpiece", "characters", "words"] = "bytes"
     vocabulary_of: str = ""
     held_out: float = 0.1
     released: str = ""
@@ -75,6 +63,28 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of a training that goes through several lengths and batch sizes; scored on validation at its end.
+
+    Attributes:
+        length: of its rows, in tokens. batch: sequences a step. accumulate: parts that a batch is worked off in.
+        steps: optimiser steps.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
+
+    length: int
+    batch: int
+    steps: int
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("length", "batch", "steps", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training.stages: {name} = {getattr(self, name)}: at least 1 is wanted")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """How a model is trained; the same for every encoding.
 
@@ -82,7 +92,9 @@ class TrainingConfig:
     encoding owns have none, so that it regularises the same parameters whatever the encoding.
 
     Attributes:
-        steps: optimiser steps. batch: sequences a step. accumulate: parts that a batch is worked off in.
+        steps: optimiser steps; 0 where nothing is learnt. batch: sequences a step.
+        accumulate: parts that a batch is worked off in.
+        stages: lengths and batches that the steps go through one after another, in place of one length and `batch`.
         schedule: after `warmup` steps that rise linearly from 0, the rate stays, falls along a cosine to a tenth
             or linearly to zero at the last step, or falls as 1/sqrt(step).
         clip: largest norm of the gradient; 0 leaves it alone.
@@ -97,6 +109,7 @@ class TrainingConfig:
     steps: int
     batch: int
     accumulate: int = 1
+    stages: list[Stage] = field(default_factory=list)
     learning_rate: float
     schedule: Literal["constant", "cosine", "linear", "inverse_square_root"] = "constant"
     warmup: int = 0
@@ -110,9 +123,11 @@ class TrainingConfig:
     log_every: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "validate_every", "log_every"):
+        for name in ("batch", "accumulate", "validate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"training.{name} = {getattr(self, name)}: at least 1 is wanted")
+        if self.stages and (together := sum(stage.steps for stage in self.stages)) != self.steps:
+            raise ConfigError(f"training.steps = {self.steps}: the stages have {together}")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(
                 f"training.label_smoothing = {self.label_smoothing}: at least 0 and less than 1 is wanted"
@@ -127,6 +142,19 @@ class TrainingConfig:
         if self.learning_rate <= 0:
             raise ConfigError(f"training.learning_rate = {self.learning_rate}: more than 0 is wanted")
 
+    def stage(self, step: int, length: int) -> Stage:
+        """The stage that a step (counted from 1) falls into; without stages the whole training, at `length`."""
+        for stage in self.stages:
+            if step <= stage.steps:
+                return stage
+            step -= stage.steps
+        return Stage(length=length, batch=self.batch, steps=max(1, self.steps), accumulate=self.accumulate)
+
+    def ended(self, step: int) -> int | None:
+        """Which stage, counted from 1, ends with this step, if one does."""
+        ends = list(accumulate(stage.steps for stage in self.stages))
+        return ends.index(step) + 1 if step in ends else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
@@ -136,6 +164,7 @@ class EvaluationConfig:
         length_factors: the test split is scored at these multiples of the training length.
         tokens: how many tokens of each split are scored, the same ones at every length; 0 means all.
         batch_tokens: tokens that are scored at once.
+        longer_than: rows of more tokens than this are also scored apart, where the objective is matching; 0 for none.
         metrics: of a classification, the main one first.
         beam: sentences kept at each step of a translation.
         length_penalty: a in score / length^a, by which finished sentences compete.
@@ -146,6 +175,7 @@ class EvaluationConfig:
     length_factors: list[int]
     tokens: int = 0
     batch_tokens: int = 16384
+    longer_than: int = 0
     metrics: list[Literal["accuracy", "f1", "spearman", "pearson"]] = field(default_factory=list)
     beam: int = 4
     length_penalty: float = 0.6
@@ -155,8 +185,10 @@ class EvaluationConfig:
             raise ConfigError(
                 f"evaluation.length_factors = {self.length_factors}: whole numbers, 1 among them, are wanted"
             )
-        if self.tokens < 0 or self.batch_tokens < 1 or self.beam < 1:
-            raise ConfigError("evaluation.tokens at least 0, batch_tokens and beam at least 1 are wanted")
+        if min(self.tokens, self.longer_than) < 0 or self.batch_tokens < 1 or self.beam < 1:
+            raise ConfigError(
+                "evaluation.tokens and longer_than at least 0, batch_tokens and beam at least 1 are wanted"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,24 +247,31 @@ class Task:
             raise ConfigError(f"backbone.form = {self.backbone.form!r}: objective {self.objective!r} wants {form!r}")
         if self.backbone.head != head:
             raise ConfigError(f"backbone.head = {self.backbone.head!r}: objective {self.objective!r} wants {head!r}")
-        if (self.data.tokeniser == "bytes") != (self.objective == "causal_lm"):
+        of_bytes = self.objective in ("causal_lm", "theory")
+        if (self.data.tokeniser == "bytes") != of_bytes:
             raise ConfigError(
                 f"data.tokeniser = {self.data.tokeniser!r}: objective {self.objective!r} wants "
-                + ("bytes" if self.objective == "causal_lm" else "bpe or wordpiece")
+                + ("bytes" if of_bytes else "bpe, wordpiece, characters or words")
             )
-        parts = self.training.accumulate * self.runtime.processes
-        if self.training.batch % parts:
-            raise ConfigError(
-                f"training.batch = {self.training.batch} is no multiple of"
-                f" training.accumulate x runtime.processes = {parts}"
-            )
+        if self.training.stages and self.objective != "masked_lm":
+            raise ConfigError(f"training.stages: objective {self.objective!r} has none, only 'masked_lm'")
+        if (self.training.steps > 0) == (self.objective == "theory"):
+            wanted = "0" if self.objective == "theory" else "at least 1"
+            raise ConfigError(f"training.steps = {self.training.steps}: objective {self.objective!r} wants {wanted}")
+        for stage in self.training.stages or [self.training.stage(1, self.length)]:
+            parts = stage.accumulate * self.runtime.processes
+            if stage.batch % parts:
+                raise ConfigError(
+                    f"training.batch = {stage.batch} is no multiple of"
+                    f" training.accumulate x runtime.processes = {parts}"
+                )
         if self.data.tokeniser == "bytes" and self.backbone.vocabulary != 256:
             raise ConfigError(f"backbone.vocabulary = {self.backbone.vocabulary}: bytes want 256")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Values to tune over, as multiples of the one that a task has at its scale."""
+    """Values as multiples of the one that a task has at its scale."""
 
     __pydantic_config__: ClassVar[dict[str, object]] = STRICT
 
@@ -247,6 +286,8 @@ class Grid:
     """One product of a suite: tasks x encodings x lengths x seeds x what `vary` names, with `set` fixed in all.
 
     Attributes:
+        set_at: what is fixed at one scale alone, by the scale's name.
+        lengths: in tokens (`[64, 128]`), or multiples of the task's own at its scale (`{ times = [0.5, 1] }`).
         tune: for each key of training its values (`[0.001, 0.002]`, or `{ times = [0.5, 1, 2] }` of the task's own),
             tried for every encoding alike; the report shows the test scores of those that did best on validation,
             over all seeds, and how much the choice mattered.
@@ -257,9 +298,10 @@ class Grid:
 
     tasks: list[str]
     encodings: list[str]
-    lengths: list[int] = field(default_factory=list)
+    lengths: list[int] | Times = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     set: dict[str, Any] = field(default_factory=dict)
+    set_at: dict[Literal["smoke", "small", "paper"], dict[str, Any]] = field(default_factory=dict)
     vary: dict[str, list[Any]] = field(default_factory=dict)
     tune: dict[str, list[Any] | Times] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
@@ -361,6 +403,6 @@ def _merge(
 
 
 def plain(value: Any) -> dict[str, Any]:
-    """A configuration as plain dictionaries and lists, as it stands in a record."""
+    """A dataclass, such as a configuration as plain dictionaries and lists, as it stands in a record."""
     result: dict[str, Any] = json.loads(json.dumps(asdict(value)))
     return result

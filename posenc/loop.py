@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from posenc import checkpoint, cost
@@ -148,6 +149,8 @@ class Loop:
         self.best: tuple[float, int, dict[str, Tensor]] | None = None
         self.recent: list[dict[str, Tensor]] = []
         self.scores: list[dict[str, Any]] = []
+        self.stages: list[dict[str, Any]] = []
+        self.items: dict[str, NDArray[Any]] = {}
         self.seen = 0
         self.training_seconds = self.evaluation_seconds = self.spent = 0.0
 
@@ -159,15 +162,16 @@ class Loop:
     def step(self, step: int) -> float:
         """One optimiser step, counted from 1. Returns the mean loss in nats."""
         training, seed, group = self.training, self.config["seed"], self.group
+        stage = training.stage(step, self.config["length"])
         self.model.train().begin_step(seed, step)
-        batch = self.objective.batch(seed, step, training.batch)
+        batch = self.objective.batch(seed, step, stage.batch)
         whole = self.objective.targets(batch)
         self.seen += self.objective.seen(batch)
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = rate(training, step)
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
-        mine = cut(batch, training.accumulate * group.size)[group.rank :: group.size]
+        mine = cut(batch, stage.accumulate * group.size)[group.rank :: group.size]
         for index, rows in enumerate(mine):
             # Each target counts alike, in whichever part it stands; DDP takes the mean over the group.
             share = self.objective.targets(rows) / whole * group.size
@@ -213,7 +217,11 @@ class Loop:
                 self.note({**at, "loss": loss, "learning_rate": rate(self.training, step)})
             if self.group.first and (step % self.training.validate_every == 0 or step == self.training.steps):
                 self.validate(step, at)
+            if self.group.first and (number := self.training.ended(step)):
+                self.end_stage(number, step, at)
         if self.group.first:
+            if not self.training.steps:  # nothing is learnt: the model is what it started as
+                self.best = (math.nan, 0, self.model.state_dict())
             if self.training.average:
                 self.take_average()
             assert self.best is not None
@@ -268,6 +276,7 @@ class Loop:
             "recent": self.recent,
             "seen": self.seen,
             "scores": self.scores,
+            "stages": self.stages,
             "seconds": [self.training_seconds, self.evaluation_seconds, self.elapsed()],
         }
         checkpoint.save(self.path, state)
@@ -284,6 +293,7 @@ class Loop:
             best = state["best"]
             self.best = best and (best["value"], best["step"], best["state"])
             self.recent, self.scores, self.seen = state["recent"], state["scores"], state["seen"]
+            self.stages = state["stages"]
             self.training_seconds, self.evaluation_seconds, self.spent = state["seconds"]
         elif parent := self.config["parent"]:
             weights = {name: value for name, value in self.parent_weights(parent).items() if not is_head(name)}
@@ -310,6 +320,16 @@ class Loop:
         elif self.best is None or self.objective.choice.beats(value, self.best[0]):
             self.best, self.scores = (value, step, state), rows
 
+    def end_stage(self, number: int, step: int, at: dict[str, Any]) -> None:
+        """Score the model as a stage leaves it, on validation, at the length of the stage."""
+        stage = self.training.stages[number - 1]
+        rows = self.score("validation", stage.length)
+        for row in rows:
+            self.note({**at, "split": "stage", **{key: row[key] for key in ("length", "metric", "value")}})
+        ended = {"stage": number, **{key: getattr(stage, key) for key in ("length", "batch", "steps")}}
+        scores = {row["metric"]: row["value"] for row in rows}
+        self.stages.append({**ended, "items": rows[0]["items"], "scores": scores, "ended_at": step})
+
     def take_average(self) -> None:
         """The mean of the weights at the last validations is the model, and has its own score on validation."""
         state = {
@@ -331,9 +351,14 @@ class Loop:
             with self.precision():
                 found = self.objective.score(self.model, split, length)
             rows = [row for row in rows if split != "validation" or row["metric"] in found.values]
+            if split != "validation":
+                self.items |= {f"{split}/{length}/{name}": each for name, each in found.each.items()}
             for row in rows:
-                value = found.values[str(row["metric"])]
                 row |= {"items": found.items, **({"details": dict(found.details)} if found.details else {})}
+                if str(row["metric"]) in found.why:
+                    row["why"] = found.why[str(row["metric"])]
+                    continue
+                value = found.values[str(row["metric"])]
                 if math.isfinite(value):
                     row["value"] = value
                 elif split == "validation":

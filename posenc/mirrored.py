@@ -114,8 +114,9 @@ def extra_axes(cells: list[dict[str, Any]]) -> list[str]:
     found: dict[str, None] = {}
     for cell in cells:
         config = cell["config"]
-        kinds = ("objective", "start", "backbone", "training", "evaluation", "runtime")
+        kinds = ("objective", "start", "data", "backbone", "training", "evaluation", "runtime")
         fields = dict(flat({kind: config.get(kind) for kind in kinds}))
+        fields.pop("data.digest", None)  # it follows from what is read
         first = seen.setdefault(tuple(axis(config) for axis in AXES.values()), fields)
         found |= {key: None for key in fields.keys() | first.keys() if fields.get(key) != first.get(key)}
     return sorted(found)

@@ -20,6 +20,11 @@ from posenc.objectives import factory
 from posenc.objectives.causal_lm import CausalLM
 from posenc.store import SCHEMA, digest
 
+TOKENS = ("tokeniser", "released", "revision")
+"""Keys of data that say what a token is: a cell starts from weights that were trained on the same tokens."""
+HANDED_ON = ("backbone.", "runtime.", *(f"data.{key}" for key in TOKENS))
+"""What a grid sets of these goes to the cells that are made for its own to start from."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -82,7 +87,17 @@ class Plan:
             name = getattr(self.suite, key)
             suite[key] = registry.describe(name, f"{key} of suite {self.suite.name}")["name"] if name else ""
         cells = [cell.manifest() for cell in self.cells]
-        return {"schema": SCHEMA, "suite": suite, "command": command, "made": made, "cells": cells}
+        tasks = {name: _about(name, self.suite.scale) for name in {cell.config["task"]: None for cell in self.cells}}
+        return {"schema": SCHEMA, "suite": suite, "command": command, "made": made, "cells": cells, "tasks": tasks}
+
+
+def _about(name: str, scale: str) -> dict[str, Any]:
+    """A task's title and card, for the report; lengths of what the paper reported are those of this scale."""
+    task = task_at(name, scale, {})
+    card: dict[str, Any] = plain(task.card)
+    for reported in card["reported"]:
+        reported["length"] = round(reported.pop("times") * task.length)
+    return {"title": task.title, "card": card}
 
 
 def find_suite(given: str) -> Suite:
@@ -177,10 +192,12 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
     for values in itertools.product(*grid.vary.values()):
         varied = dict(zip(grid.vary, values, strict=True))
         changes: Changes = {key: (value, f"{where}, set") for key, value in grid.set.items()}
+        own = grid.set_at.get(suite.scale, {})
+        changes |= {key: (value, f"{where}, set_at.{suite.scale}") for key, value in own.items()}
         changes |= {key: (value, f"{where}, vary") for key, value in varied.items()}
         changes |= {key: (value, f"--set {key}") for key, value in choice.changes.items()}
         task = task_at(name, suite.scale, changes, where)
-        lengths = choice.lengths or grid.lengths or [task.length]
+        lengths = choice.lengths or _lengths(grid, task, where) or [task.length]
         data_digest = _data_digest(task, lengths, choice.data, need_data)
         seeds = choice.seeds or grid.seeds or suite.seeds
         for tuned in _tuned(grid, task, where):
@@ -190,6 +207,17 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
                 settings = (one, encoding, length, seed, data_digest, varied, tuned, more, where)
                 wanted.append(_Wanted(*settings, labels.get(encoding["name"], "")))
     return wanted
+
+
+def _lengths(grid: Grid, task: Task, where: str) -> list[int]:
+    """The training lengths that a grid names, in tokens."""
+    if not isinstance(grid.lengths, Times):
+        return grid.lengths
+    lengths = [task.length * factor for factor in grid.lengths.times]
+    for length in lengths:
+        if length != int(length):
+            raise ConfigError(f"{where}, lengths: {length:g} of task {task.name} is no whole number of tokens")
+    return [int(length) for length in lengths]
 
 
 def _tuned(grid: Grid, task: Task, where: str) -> list[dict[str, Any]]:
@@ -267,6 +295,7 @@ class _Family:
             and cell.config["encoding"]["name"] == one.encoding["name"]
             and cell.config["seed"] == one.seed
             and cell.config["backbone"]["attention"] == one.task.backbone.attention
+            and all(cell.config["data"][key] == getattr(one.task.data, key) for key in TOKENS)
         ]
         if len(found) > 1:
             names = ", ".join(cell.name for cell in found)
@@ -277,7 +306,7 @@ class _Family:
         changes = {
             key: change
             for key, change in one.changes.items()
-            if key != "start" and (key in self.choice.changes or key.startswith(("backbone.", "runtime.")))
+            if key != "start" and (key in self.choice.changes or key.startswith(HANDED_ON))
         }
         task = task_at(start, self.scale, changes, f"{one.where}: start")
         data_digest = _data_digest(task, [task.length], self.choice.data, self.need_data)
@@ -290,7 +319,8 @@ def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
     task, encoding, length = one.task, one.encoding, one.length
     if length < 1:
         raise ConfigError(f"length {length}: at least 1 is wanted")
-    max_length = max(length, parent.config["max_length"] if parent else 0)
+    stages = task.training.stages
+    max_length = max(length, *(stage.length for stage in stages), parent.config["max_length"] if parent else 0)
     written = plain(task)
     config = {
         "schema": SCHEMA,
@@ -309,6 +339,7 @@ def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
     }
     extra = "".join(f"/{key.rsplit('.', 1)[-1]}={value}" for key, value in (one.varied | one.tuned).items())
     source = f"/from-{task.start}" if parent and "start" not in one.varied else ""
+    source += f"/{task.data.tokeniser}" if task.data.tokeniser in ("characters", "words") else ""
     name = f"{task.name}/{task.backbone.attention}/{encoding['name']}/L{length}{source}{extra}/s{one.seed}"
     backend = why_not = None
     try:
@@ -319,6 +350,18 @@ def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
     except NotPossibleError as error:
         why_not = str(error)
     return Cell(digest(config)[:16], name, config, backend, why_not, config["parent"], one.tuned, one.label)
+
+
+def portions(config: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """How many tokens a cell reads in training, by the length of the rows that they stand in.
+
+    At most so many: rows may be shorter. An encoder-decoder reads two sides, and matching two pairs a row.
+    """
+    training = config["training"]
+    sides = 2 if config["backbone"]["form"] == "encoder-decoder" or config["objective"] == "matching" else 1
+    whole = {"length": config["length"], "batch": training["batch"], "steps": training["steps"]}
+    stages = training["stages"] or [whole]
+    return [(sides * stage["steps"] * stage["batch"] * stage["length"], stage["length"]) for stage in stages]
 
 
 def _require_fit(one: _Wanted, parent: Cell, max_length: int) -> None:

@@ -18,17 +18,23 @@ Records are the truth; everything else can be made again from them.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from posenc.errors import StorageError, StoreError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SCHEMA = 1
 STATUSES = ("done", "failed", "not_possible", "timed_out")
@@ -79,6 +85,14 @@ def _replace(path: Path, raw: bytes) -> None:
         os.fsync(folder)  # the rename itself must survive a power cut
     finally:
         os.close(folder)
+
+
+def _digest_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 (hex) of named arrays: of their content, since an archive of them holds the time as well."""
+    found = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        found.update(canonical([name, str(array.dtype), list(array.shape)]).encode() + array.tobytes())
+    return found.hexdigest()
 
 
 class Store:
@@ -197,6 +211,37 @@ class Store:
         os.replace(path, aside)
         return aside
 
+    def write_items(self, cell_id: str, items: Mapping[str, NDArray[Any]]) -> str | None:
+        """Write the arrays behind a cell's test scores; their digest for its record. None where there are none."""
+        if not items:
+            return None
+        import numpy as np
+
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **dict(items))  # type: ignore[arg-type]  # its keywords are arrays too
+        write_atomically(self.cell_folder(cell_id) / "items.npz", buffer.getvalue())
+        return _digest_of_arrays(items)
+
+    def read_items(self, record: Record) -> dict[str, NDArray[Any]]:
+        """The arrays that `write_items` wrote, held to the record; none where it has none.
+
+        Raises:
+            StoreError: they are missing, damaged, or not those of the record.
+        """
+        if not record.get("items"):
+            return {}
+        import numpy as np
+
+        path, advice = self.cell_folder(record["id"]) / "items.npz", "`--rerun all` makes it again"
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                items = {name: stored[name] for name in stored.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise StoreError(f"{path} cannot be read ({error}): {advice}") from None
+        if _digest_of_arrays(items) != record["items"]:
+            raise StoreError(f"{path} is not what the record beside it tells of: {advice}")
+        return items
+
     def write_record(self, record: Record) -> None:
         """Seal a record with its own digest and write it. `record["id"]` names the cell."""
         if record["status"] not in STATUSES:
@@ -231,7 +276,9 @@ class Store:
 
     def remove(self, cell_id: str, *, restart: bool = True) -> None:
         """Forget how a cell ended, so that it runs again: anew, or (`restart` False) on from its checkpoint."""
-        for name in ("record.json", "curve.jsonl", "checkpoint.pt", "model.pt") if restart else ("record.json",):
+        for name in (
+            ("record.json", "items.npz", "curve.jsonl", "checkpoint.pt", "model.pt") if restart else ("record.json",)
+        ):
             (self.cell_folder(cell_id) / name).unlink(missing_ok=True)
 
     def records(self) -> Iterator[Record]:

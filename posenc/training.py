@@ -55,6 +55,7 @@ def _train(cell: Cell, terms: Terms, stopped: Callable[[], bool], group: Group) 
         if not group.first:
             return None
         record |= _finished(cell, loop, device)
+        record["items"] = store.write_items(cell.id, loop.items)
         if cell.id in terms.keep:
             assert loop.best is not None
             checkpoint.save(store.weights_path(cell.id), loop.best[2])
@@ -113,12 +114,13 @@ def _finished(cell: Cell, loop: Loop, device: str) -> Record:
         "choice": loop.objective.choice.name,
         "metrics": [asdict(metric) for metric in loop.objective.metrics],
         "scores": loop.scores,
+        "stages": loop.stages,
         "baselines": loop.objective.baselines(),
         "best_step": loop.best[1],
         "parameters": loop.parameters,
         "flops_per_token": loop.flops,
         "tokens_seen": loop.seen,
-        "tokens_per_second": loop.seen / loop.training_seconds,
+        "tokens_per_second": loop.seen / loop.training_seconds if loop.seen else None,
         "data": loop.objective.data,
         "checkpoint": {"digest": checkpoint.digest(loop.best[2])},
         "peak_memory_bytes": provenance.peak_memory(device),

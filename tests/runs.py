@@ -77,10 +77,10 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
 
 
 def numbers(store: Store, cell_id: str) -> tuple[Any, ...]:
-    """All of a cell's record and curve that must come out the same again: everything but times and memory."""
+    """All of a cell's record and curve that must come out the same again: not times, memory or the code's state."""
     record = store.read_record(cell_id)
     assert record is not None
-    noisy = ("times", "tokens_per_second", "peak_memory_bytes", "digest")
+    noisy = ("times", "tokens_per_second", "peak_memory_bytes", "digest", "code")
     kept = {key: value for key, value in record.items() if key not in noisy}
     return kept, [{key: value for key, value in row.items() if key != "seconds"} for row in store.curve(cell_id)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -36,22 +37,44 @@ def workers_or_end(process: subprocess.Popen[str]) -> bool:
     return bool(workers_of(process)) or process.poll() is not None
 
 
+def progress(store: Store) -> int:
+    """Steps that a run's cells have made so far, by their curves."""
+    total = 0
+    for path in store.folder.glob("cells/*/curve.jsonl"):
+        with suppress(OSError, IndexError, ValueError):
+            total += int(json.loads(path.read_text().split("\n")[-2])["step"])
+    return total
+
+
+def moment(process: subprocess.Popen[str], store: Store, enough: float, late: float) -> bool:
+    """Whether a run has made enough steps, or it is late, or it has ended."""
+    return progress(store) > enough or time.monotonic() > late or process.poll() is not None
+
+
 def test_twenty_kills_lose_nothing_and_change_no_number(tmp_path: Path) -> None:
-    """The driver or a worker, by kill -9 at a random moment, also while they start, save, score or end."""
+    """The driver or a worker, by kill -9 at a random moment, also while they start, save, score or end.
+
+    Half of the moments are so many steps after the last kill, so that the run lasts for all of them however fast the
+    machine is and whatever else it does; the others so many seconds, in which it may not have made a step.
+    """
+    steps, kills, seeds = 1200, 20, "0,1"
     arguments = run_of(
-        "--checkpoint-every", "0.2s", "--set", "training.steps=8000", "--set", "training.validate_every=500"
-    )
-    start_of_undisturbed = time.monotonic()
+        "--checkpoint-every", "0.2s", "--set", f"training.steps={steps}", "--set", "training.validate_every=100",
+        "--set", "training.log_every=5", seeds=seeds,
+    )  # fmt: skip
     posenc(tmp_path, *arguments, "--results", "undisturbed", seconds=900)
-    # However fast the machine, the cells must outlast the kills: starting again takes a part of every pause.
-    pause = min(6.0, (time.monotonic() - start_of_undisturbed) / 18)
+    undisturbed = Store(tmp_path / "undisturbed/quick")
+    cells = [cell["id"] for cell in undisturbed.read_manifest()["cells"]]
+    most = len(cells) * steps // (kills + 5)  # on the average; the last kill comes before the end
     store, dice = Store(tmp_path / "results/quick"), random.Random(20)
     finished: dict[str, bytes] = {}
     killed: list[str] = []
     process = start(tmp_path, *arguments)
     try:
-        while len(killed) < 20:
-            time.sleep(pause * dice.uniform(0.2, 1.8))
+        while len(killed) < kills:
+            enough = progress(store) + most * dice.uniform(0.2, 1.8)
+            pause = dice.uniform(0.0, 3.0) if dice.random() < 0.5 else 200.0
+            wait_until(partial(moment, process, store, enough, time.monotonic() + pause), seconds=400.0)
             assert process.poll() is None, f"all done after {len(killed)} kills: the cells are too short for this test"
             if dice.random() < 0.4:
                 wait_until(partial(workers_or_end, process))
@@ -70,18 +93,16 @@ def test_twenty_kills_lose_nothing_and_change_no_number(tmp_path: Path) -> None:
     finally:
         stop(process)
     drivers = killed.count("driver")
-    print(f"\n{drivers} drivers and {20 - drivers} workers killed; {len(finished)} cells finished by then")
+    print(f"\n{drivers} drivers and {kills - drivers} workers killed; {len(finished)} cells finished by then")
     output = posenc(
         tmp_path, *arguments, "--rerun", "failed", seconds=900
     )  # a cell whose worker was killed twice in one run
     assert "6 cells" in output
-    undisturbed = Store(tmp_path / "undisturbed/quick")
-    cells = [cell["id"] for cell in undisturbed.read_manifest()["cells"]]
     assert sorted(cells) == sorted(path.name for path in (store.folder / "cells").iterdir())
     for cell in cells:
         assert numbers(store, cell) == numbers(undisturbed, cell)
         left = {path.name for path in store.cell_folder(cell).iterdir()}
-        assert left == {".lock", "curve.jsonl", "record.json"}
+        assert left == {".lock", "curve.jsonl", "items.npz", "record.json"}
 
 
 @contextmanager

@@ -13,11 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent / "posenc"
 # From left to right, as data flows: a module imports only what stands before it (or beside it, in its own package).
 ORDER = [
     "errors", "seeds", "paths", "telemetry", "encoding", "registry", "encodings", "attention", "backbone", "cost",
-    "guarded", "properties", "checked", "config", "store", "data", "objectives", "plan", "provenance", "checkpoint",
-    "optimiser", "group", "loop", "training", "distributed", "schedule", "engines", "ray_engine", "progress",
+    "guarded", "properties", "theory", "checked", "card", "config", "store", "data", "objectives", "plan",
+    "provenance", "checkpoint", "optimiser", "group", "loop", "training", "distributed", "schedule", "engines",
+    "ray_engine", "progress",
     "mirrored", "tracking", "report", "status", "driver", "catalogue", "cli",
 ]  # fmt: skip
-TORCH_ALONE = ("encoding", "registry", "encodings", "attention", "backbone", "guarded", "properties", "errors", "seeds")
+TORCH_ALONE = (
+    "encoding", "registry", "encodings", "attention", "backbone", "guarded", "properties", "theory", "errors", "seeds",
+)  # fmt: skip
 
 
 def part(path: Path) -> str:

@@ -35,7 +35,8 @@ CORPUS = assemble(
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MaskedLM:
     monkeypatch.setenv("POSENC_CACHE", str(tmp_path))
     tokens = tokeniser(Kind("wordpiece", 200), [text for (text,) in DOCUMENTS], CORPUS.digest, None)
-    return MaskedLM(CORPUS, tokens, LENGTH, task_at("mlm", "smoke", {}).evaluation)
+    task = task_at("mlm", "smoke", {})
+    return MaskedLM(CORPUS, tokens, LENGTH, task.training, task.evaluation)
 
 
 def test_fifteen_per_cent_are_hidden_eight_in_ten_as_mask_one_as_another_one_as_it_is(made: MaskedLM) -> None:
@@ -101,6 +102,25 @@ def test_what_is_hidden_in_evaluation_is_the_same_for_every_model_and_every_time
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_the_commonest_token_has_its_accuracy_beside_the_test_score(made: MaskedLM) -> None:
+    tokens = [token for (text,) in DOCUMENTS[:300] for token in [*made.tokens.encode([text])[0], made.tokens.sep]]
+    common = max(sorted(set(tokens)), key=tokens.count)
+    model = Transformer(
+        BackboneConfig(
+            form="encoder", head="masked", vocabulary=made.tokens.size, layers=1, width=8, heads=2, feedforward=8
+        ),
+        "none",
+        LENGTH,
+    ).initialise(0)
+    found = made.score(model, "test", LENGTH)
+    hidden = torch.cat([batch[2][batch[1]] for batch in made._windows("test", LENGTH)]).tolist()
+    share = hidden.count(common) / len(hidden)
+    assert found.details == {"accuracy of always saying the commonest token": pytest.approx(share)}
+    assert made.score(model, "validation", LENGTH).details == {}
+    assert found.each["weight"].sum() == found.items == len(hidden)
+    assert found.each["masked_loss"].sum() / len(hidden) == pytest.approx(found.values["masked_loss"])
+
+
 def test_the_unigram_baseline_is_the_cross_entropy_of_shares(made: MaskedLM) -> None:
     counts = np.bincount(made.streams["train"], minlength=made.tokens.size) + 1.0
     hidden = torch.cat([batch[2][batch[1]] for batch in made._windows("test", LENGTH)]).numpy()
@@ -109,7 +129,7 @@ def test_the_unigram_baseline_is_the_cross_entropy_of_shares(made: MaskedLM) -> 
 
 def test_too_short_a_text_is_refused(made: MaskedLM) -> None:
     with pytest.raises(DataError, match=r"its train split has .* tokens, and length 100,000 needs more"):
-        MaskedLM(CORPUS, made.tokens, 100_000, made.evaluation)
+        MaskedLM(CORPUS, made.tokens, 100_000, made.training, made.evaluation)
 
 
 def test_the_papers_figures_stand_in_the_paper_scale() -> None:

@@ -110,7 +110,7 @@ def test_what_is_not_possible_is_known_before_any_training(tmp_path: Path) -> No
         (SUITE.replace("seeds = [0, 1]", 'seeds = ["a"]') + GRID, r"seeds\.0 = 'a'.*integer"),
         (SUITE.replace("seeds", "sedes") + GRID, r"unknown key sedes; did you mean 'seeds'"),
         (SUITE + GRID + "encodngs = []\n", r"unknown key grid\.0\.encodngs; did you mean 'encodings'"),
-        (SUITE + GRID + "lengths = 5\n", r"grid\.0\.lengths = 5"),
+        (SUITE + GRID + "lengths = 5\n", r"grid\.0\.lengths.* = 5"),
         (SUITE, "grid"),
         (SUITE.replace("[0, 1]", "[]") + GRID, "seeds is empty"),
         (SUITE.replace('"mine"', '"../escape"') + GRID, "name = '../escape'"),
@@ -135,7 +135,7 @@ def test_a_bad_suite_names_file_and_key(tmp_path: Path, text: str, message: str)
         ({"lengths": [0]}, "length 0"),
         ({"changes": {"training.stesp": 3}}, r"--set training\.stesp: unknown key.*did you mean 'steps'"),
         ({"changes": {"training.steps": "many"}}, r"--set training\.steps: training\.steps = 'many'.*integer"),
-        ({"changes": {"training.steps": 0}}, r"training\.steps = 0: at least 1"),
+        ({"changes": {"training.steps": 0}}, r"training\.steps = 0: .*wants at least 1"),
         ({"changes": {"backbone.heads": 5}}, r"backbone\.width = 64 is no multiple of backbone\.heads = 5"),
         ({"changes": {"runtime.device": "tpu"}}, r"runtime\.device = 'tpu'.*'cpu' or 'cuda'"),
         ({"changes": {"data.source": "enwik9"}}, "unknown data source"),
@@ -233,3 +233,68 @@ encodings = ["sinusoidal", "rope"]
         path.write_text(text.replace('claim = "rope"', f'claim = "{wrong}"'))
         with pytest.raises(ConfigError, match=f"mine.toml: claim = '{wrong}': {said}"):
             find_suite(str(path))
+
+
+def test_lengths_may_be_multiples_of_the_tasks_own_at_its_scale(tmp_path: Path) -> None:
+    grid = GRID.replace("[[grid]]", "[[grid]]\nlengths = { times = [0.5, 2.0] }")
+    assert {cell.config["length"] for cell in cells(SUITE + grid, tmp_path, seeds=[0])} == {32, 128}
+    with pytest.raises(ConfigError, match=r"lengths: 6\.4 of task enwik8 is no whole number of tokens"):
+        cells(SUITE + grid.replace("0.5", "0.1"), tmp_path)
+
+
+def test_what_is_set_at_one_scale_holds_there_alone(tmp_path: Path) -> None:
+    text = SUITE + GRID + '[grid.set_at.smoke]\n"training.batch" = 8\n[grid.set_at.paper]\n"training.batch" = 4\n'
+    assert {cell.config["training"]["batch"] for cell in cells(text, tmp_path)} == {8}
+    with pytest.raises(ConfigError, match="set_at"):
+        cells(text.replace("set_at.paper", "set_at.papers"), tmp_path)
+
+
+def test_the_manifest_has_the_tasks_cards_with_lengths_of_this_scale() -> None:
+    made = make(find_suite("cail2019-scm"), Choice(scale="smoke", encodings=["rope"]))
+    about = made.manifest("posenc run", "now")["tasks"]["cail2019-scm"]
+    lengths = {(one["row"], one["length"]): one["value"] for one in about["card"]["reported"] if one["split"] == "test"}
+    assert lengths["RoFormer", 64] == 0.6829 and lengths["RoFormer", 128] == 0.6979
+    assert about["card"]["caveats"] and about["title"].startswith("CAIL2019-SCM")
+
+
+TABLE_2 = {
+    "mrpc": {"BERT": [0.889], "RoFormer": [0.895]},
+    "sst2": {"BERT": [0.935], "RoFormer": [0.907]},
+    "qnli": {"BERT": [0.905], "RoFormer": [0.880]},
+    "stsb": {"BERT": [0.858], "RoFormer": [0.870]},
+    "qqp": {"BERT": [0.712], "RoFormer": [0.864]},
+    "mnli": {"BERT": [0.846, 0.834], "RoFormer": [0.802, 0.798]},
+}
+
+
+@pytest.mark.parametrize("name", TABLE_2)
+def test_the_papers_table_2_stands_in_the_cards(name: str) -> None:
+    task = task_at(f"glue/{name}", "paper", {})
+    found: dict[str, list[float | None]] = {}
+    for one in task.card.reported:
+        assert (one.where, one.metric) == ("Table 2", task.evaluation.metrics[0])
+        found.setdefault(one.row, []).append(one.value)
+    assert found == TABLE_2[name]
+    assert any("hidden test set" in caveat for caveat in task.card.caveats)
+
+
+def test_the_papers_table_1_and_figures_stand_in_the_cards() -> None:
+    table = {one.row: one.value for one in task_at("wmt14", "paper", {}).card.reported}
+    assert table == {"Transformer-base": 27.3, "RoFormer": 27.5}
+    figures = {one.where for name in ("mlm", "enwik8", "theory") for one in task_at(name, "paper", {}).card.reported}
+    assert figures == {"Figure 3, left", "Figure 3, right", "Figure 2"}
+
+
+def test_the_suite_paper_has_every_task_of_the_paper_and_its_own_rows() -> None:
+    suite = find_suite("paper")
+    tasks = {task for grid in suite.grid for task in grid.tasks}
+    assert tasks == set(available("tasks")) - {"multi30k"}
+    rows = {(task, label) for grid in suite.grid for task in grid.tasks for label in grid.names.values()}
+    for task in tasks:
+        for one in task_at(task, "paper", {}).card.reported:
+            assert not one.row or (task, one.row) in rows, f"{task}: nothing to set beside the paper's {one.row}"
+    made = make(suite, Choice(scale="paper"), need_data=False)
+    characters = [cell for cell in made.cells if cell.config["data"]["tokeniser"] == "characters"]
+    assert {cell.config["backbone"]["vocabulary"] for cell in characters} == {21128}
+    parents = {cell.id for cell in made.cells}
+    assert all(cell.parent in parents for cell in made.cells if cell.config["task"].startswith(("glue/", "cail")))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
-from test_report import cell, make_store, record
+from test_report import cell, make_store, pages, record, visible
 
 from posenc.errors import StoreError
 from posenc.report import items
@@ -117,12 +115,7 @@ def test_item_interval_is_scipys_paired_bootstrap() -> None:
 
 def with_items(store: Store, of: dict[str, Any], value: float, arrays: dict[str, Any], **changes: Any) -> None:
     """Write a cell's items and its record, which names them."""
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    path = store.cell_folder(of["id"]) / "items.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(file.getvalue())
-    store.write_record(record(of, value, value + 1, items=sha256(file.getvalue()).hexdigest(), **changes))
+    store.write_record(record(of, value, value + 1, items=store.write_items(of["id"], arrays), **changes))
 
 
 ACCURACY = {"metric": {"name": "accuracy", "title": "accuracy", "better": "higher"}}
@@ -150,9 +143,18 @@ def test_items_of_another_file_are_refused(tmp_path: Path) -> None:
     of = cell("sinusoidal", 0)
     store = make_store(tmp_path, [of], [])
     with_items(store, of, 0.9, {"test/64/answer": np.ones(3), "test/64/truth": np.ones(3)}, **ACCURACY)
-    path = store.cell_folder(of["id"]) / "items.npz"
-    path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(StoreError, match="is not the file that its record tells of"):
+    store.write_items(of["id"], {"test/64/answer": np.zeros(3), "test/64/truth": np.ones(3)})
+    with pytest.raises(StoreError, match="is not what the record beside it tells of"):
         item_table(store, list(store.records()), store.read_manifest())
-    path.unlink()
-    assert item_table(store, list(store.records()), store.read_manifest()).empty
+
+
+def test_items_that_are_not_at_hand_are_said(tmp_path: Path) -> None:
+    cells = [cell(name, seed) for name in ("sinusoidal", "rope") for seed in (0, 1)]
+    store = make_store(tmp_path, cells, [])
+    for of in cells:
+        with_items(store, of, 0.9, {"test/64/weight": np.ones(3), "test/64/bits_per_character": np.ones(3)})
+    (store.cell_folder(cells[3]["id"]) / "items.npz").unlink()
+    row = item_table(store, list(store.records()), store.read_manifest()).iloc[0]
+    assert row["why"] == "items of some seeds are not at hand"
+    assert math.isnan(row["item_low"])
+    assert "No interval over test items: items of some seeds are not at hand" in visible(pages(store)[0])

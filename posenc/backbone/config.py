@@ -23,7 +23,8 @@ class BackboneConfig:
         tied: the output layer is the embedding table.
         types: kinds of tokens with an embedding of their own, such as first and second sentence (BERT); 0 for none.
         head: what stands on the stack: logits of tokens, the same behind BERT's transform (masked), or one vector a row
-            from its first token, through BERT's pooler (class). outputs: how wide that vector is.
+            from its first token, through BERT's pooler (class), or from the mean over its tokens (mean).
+        outputs: how wide that vector is.
         features: M, random features a head (performer). redraw: new ones every so many steps; 0 means never.
         chunk: tokens handled at once by causal performer attention.
     """
@@ -43,7 +44,7 @@ class BackboneConfig:
     attention_dropout: float = 0.0
     tied: bool = True
     types: int = 0
-    head: Literal["tokens", "masked", "class"] = "tokens"
+    head: Literal["tokens", "masked", "class", "mean"] = "tokens"
     outputs: int = 0
     features: int = 64
     redraw: int = 0
@@ -60,8 +61,8 @@ class BackboneConfig:
             raise ConfigError(f"backbone.width = {self.width} is no multiple of backbone.heads = {self.heads}")
         if self.types < 0:
             raise ConfigError(f"backbone.types = {self.types}: at least 0 is wanted")
-        if (self.outputs > 0) != (self.head == "class"):
-            raise ConfigError(f"backbone.outputs = {self.outputs}: a class head has at least 1, and any other head 0")
+        if (self.outputs > 0) != (self.head in ("class", "mean")):
+            raise ConfigError(f"backbone.outputs = {self.outputs}: head class or mean has at least 1, any other head 0")
         if self.head == "masked" and not self.tied:
             raise ConfigError("backbone.tied = False: the masked head's output layer is the embedding table")
         if self.redraw < 0:

@@ -48,6 +48,24 @@ class ClassHead(nn.Module):
         return out
 
 
+class MeanHead(nn.Module):
+    """The mean over a row's real tokens, dropout, and a linear layer."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
+        self.out = nn.Linear(config.width, config.outputs)
+
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is None:
+            mean = hidden.mean(dim=1)
+        else:
+            real = mask[..., None].to(hidden.dtype)
+            mean = (hidden * real).sum(dim=1) / real.sum(dim=1).clamp_min(1)
+        out: Tensor = self.out(self.dropout(mean))
+        return out
+
+
 class Transformer(nn.Module):
     """A backbone with an encoding in each of its stacks.
 
@@ -78,6 +96,8 @@ class Transformer(nn.Module):
             self.head: nn.Module = MaskedHead(config)
         elif config.head == "class":
             self.head = ClassHead(config)
+        elif config.head == "mean":
+            self.head = MeanHead(config)
         elif not config.tied:
             self.output = nn.Linear(config.width, config.vocabulary, bias=False)
 
@@ -150,7 +170,7 @@ class Transformer(nn.Module):
         cls: Tensor | None = None,
         cache: DecodingCache | None = None,
     ) -> Tensor:
-        """Logits (B,L,vocabulary), or (B,outputs) of a class head.
+        """Logits (B,L,vocabulary), or (B,outputs) of a head on whole rows.
 
         Decoder or encoder: of `tokens`. Encoder-decoder: of `targets` (B,L), having read `tokens` (B,S).
         """
@@ -162,7 +182,7 @@ class Transformer(nn.Module):
                 raise NotPossibleError("an encoder-decoder needs targets beside its tokens")
             return self.logits(self.decode(targets, memory, mask=targets_mask, memory_mask=mask, cache=cache))
         hidden = self.hidden(tokens, mask=mask, segments=segments, cls=cls, cache=cache)
-        return self.classify(hidden) if self.config.head == "class" else self.logits(hidden)
+        return self.summarise(hidden, mask) if self.config.outputs else self.logits(hidden)
 
     def decode(
         self,
@@ -185,9 +205,9 @@ class Transformer(nn.Module):
         weight = self.embedding.weight if self.config.tied else self.output.weight
         return functional.linear(hidden, weight)
 
-    def classify(self, hidden: Tensor) -> Tensor:
-        """Hidden states (B,L,D) to one vector a row (B,outputs), read at its first token."""
-        out: Tensor = self.head(hidden[:, 0])
+    def summarise(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Hidden states (B,L,D) to one vector a row (B,outputs): read at its first token, or over its real ones."""
+        out: Tensor = self.head(hidden[:, 0]) if self.config.head == "class" else self.head(hidden, mask)
         return out
 
     def encodings(self) -> list[Encoding]:

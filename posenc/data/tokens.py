@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """In this order, from 0 on, in every vocabulary trained here. [CLS] also begins and [SEP] ends a translation."""
-KINDS = ("bpe", "wordpiece")
+KINDS = ("bpe", "wordpiece", "characters", "words")
+CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]")
+"""What BERT's normaliser takes for a Chinese character, and puts spaces around."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,9 @@ class Kind:
     """Which tokeniser.
 
     Attributes:
-        kind: bpe (byte-level, joint over all the texts it is trained on) or wordpiece (BERT's, lower-cased).
+        kind: bpe (byte-level, joint over all the texts it is trained on); wordpiece (BERT's, lower-cased); or, for
+            Chinese, characters (BERT's too: every Chinese character a token of its own) or words (WoBERT's and
+            RoFormer's: the words of jieba that the vocabulary has, and the characters of those that it has not).
         vocabulary: how many tokens it may have.
         released: where a released one lies: the hub's repository, under its name in --data DIR, or on the hub.
         revision: of that repository.
@@ -47,9 +54,10 @@ class Tokeniser:
         key: tells it from every other tokeniser. size: of its vocabulary.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, words: bool = False) -> None:
         self.tokenizer = tokenizer
-        self.key = sha256(str(tokenizer.to_str()).encode()).hexdigest()
+        self.words = {word for word in tokenizer.get_vocab() if _is_word(word)} if words else None
+        self.key = sha256(f"{words} {tokenizer.to_str()}".encode()).hexdigest()
         self.size: int = tokenizer.get_vocab_size()
         self.pad, self.unknown, self.cls, self.sep, self.mask = (self._id(token) for token in SPECIAL)
 
@@ -61,6 +69,8 @@ class Tokeniser:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
+        if self.words is not None:
+            texts = [spaced(text, self.words) for text in texts]
         return [found.ids for found in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -85,67 +95,146 @@ def tokeniser(kind: Kind, texts: Sequence[str], digest: str, folder: Path | None
         [asdict(kind), digest],
         lambda: {"json": np.frombuffer(_train(kind, texts).encode(), dtype=np.uint8)},
     )
-    return _load(Tokenizer, bytes(made["json"]).decode())
+    return _load(Tokenizer, bytes(made["json"]).decode(), kind.kind == "words")
 
 
 @lru_cache(maxsize=4)
-def _load(factory: type[Tokenizer], json: str) -> Tokeniser:
-    return Tokeniser(factory.from_str(json))
+def _load(factory: type[Tokenizer], written: str, words: bool) -> Tokeniser:
+    return Tokeniser(factory.from_str(written), words)
+
+
+def _is_word(token: str) -> bool:
+    return len(token) > 1 and all(map(CHINESE.match, token))
+
+
+def spaced(text: str, known: Collection[str]) -> str:
+    """A Chinese text with spaces between its words; characters stand alone in a word that is not `known`.
+
+    Words are those of jieba's dictionary, without its guesses at others, as Hugging Face's RoFormer has them; by
+    rjieba, the same in Rust, which is kept up (jieba itself has had no release since 2020).
+    """
+    import rjieba
+
+    words = rjieba.cut(text, False)
+    return " ".join(word if word in known else CHINESE.sub(r" \g<0> ", word) for word in words)
 
 
 def _train(kind: Kind, texts: Sequence[str]) -> str:
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
     if kind.kind == "bpe":
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer: Any = trainers.BpeTrainer(
-            vocab_size=kind.vocabulary,
-            special_tokens=list(SPECIAL),
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-    else:
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=kind.vocabulary, special_tokens=list(SPECIAL), show_progress=False
-        )
+        return _bpe(kind.vocabulary, texts)
+    if kind.kind != "words":
+        return _wordpiece(kind.vocabulary, texts)
+    # As WoBERT's was made: characters and pieces first, then the commonest words.
+    pieces = json.loads(_wordpiece(kind.vocabulary // 2, texts))["model"]["vocab"]
+    return _of_words(pieces, _commonest(texts, kind.vocabulary - len(pieces)))
 
-    def batches() -> Iterator[list[str]]:
-        for first in range(0, len(texts), 1000):
-            yield list(texts[first : first + 1000])
 
-    tokenizer.train_from_iterator(batches(), trainer)
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    for first in range(0, len(texts), 1000):
+        yield list(texts[first : first + 1000])
+
+
+def _bpe(vocabulary: int, texts: Sequence[str]) -> str:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(_batches(texts), trainer)
     return str(tokenizer.to_str())
+
+
+def _wordpiece(vocabulary: int, texts: Sequence[str]) -> str:
+    from tokenizers import trainers
+
+    tokenizer = _bert({})
+    # The trainer keeps every character that it meets, and Chinese has more of them than a small vocabulary has room.
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary,
+        limit_alphabet=max(1, vocabulary * 4 // 5),
+        special_tokens=list(SPECIAL),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_batches(texts), trainer)
+    return str(tokenizer.to_str())
+
+
+def _bert(vocabulary: dict[str, int], chinese: bool = True) -> Tokenizer:
+    """BERT's way from text to pieces; `chinese` puts spaces around Chinese characters."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, handle_chinese_chars=chinese)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _of_words(pieces: Mapping[str, int], words: Sequence[str]) -> str:
+    """A tokeniser of these pieces, with words after them, for text that `spaced` has been through."""
+    vocabulary = {**pieces, **{word: len(pieces) + place for place, word in enumerate(words)}}
+    tokenizer = _bert(vocabulary, chinese=False)
+    tokenizer.add_special_tokens([token for token in SPECIAL if token in vocabulary])
+    return str(tokenizer.to_str())
+
+
+def _commonest(texts: Sequence[str], count: int) -> list[str]:
+    """The words of several Chinese characters that stand in texts most often, at least twice; ties by themselves."""
+    import rjieba
+
+    found: Counter[str] = Counter()
+    for text in texts:
+        found.update(word for word in rjieba.cut(text, False) if _is_word(word))
+    ranked = sorted((-number, word) for word, number in found.items() if number > 1)
+    return [word for _, word in ranked[:count]]
 
 
 @lru_cache(maxsize=4)
 def _released(kind: Kind, folder: Path | None) -> Tokeniser:
-    """The released tokeniser: DIR/<name>/tokenizer.json, else the hub's, by one attempt."""
-    from tokenizers import Tokenizer
+    """The released tokeniser: of DIR/<name>, else the hub's, by one attempt.
 
-    name = kind.released.rsplit("/", 1)[-1]
-    path = folder / name / "tokenizer.json" if folder else None
+    Words come from vocab.txt, since no file holds what jieba does; all others from tokenizer.json.
+    """
+    name, file = kind.released.rsplit("/", 1)[-1], "vocab.txt" if kind.kind == "words" else "tokenizer.json"
+    path = folder / name / file if folder else None
     if path and path.is_file():
-        return Tokeniser(Tokenizer.from_file(str(path)))
+        return _read(path, kind)
     telemetry.off()
     try:
         from huggingface_hub import HfApi, hf_hub_download
 
         HfApi().model_info(kind.released, revision=kind.revision or None, timeout=10)
-        found = hf_hub_download(kind.released, "tokenizer.json", revision=kind.revision or None)
-        return Tokeniser(Tokenizer.from_file(found))
+        found = hf_hub_download(kind.released, file, revision=kind.revision or None)
     except Exception as error:  # the library raises its own, its transport's and the system's errors
         first = str(error).splitlines()[0] if str(error) else "no message"
         looked = f"not found at {path}" if path else "no --data DIR was given"
         raise DataError(
             f"the tokeniser of {kind.released}: {looked}, and the hub's cannot be had"
-            f" ({type(error).__name__}: {first}): put its tokenizer.json at DIR/{name}/tokenizer.json"
+            f" ({type(error).__name__}: {first}): put its {file} at DIR/{name}/{file}"
         ) from None
+    return _read(Path(found), kind)
+
+
+def _read(path: Path, kind: Kind) -> Tokeniser:
+    """A released tokeniser's file.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        if kind.kind != "words":
+            return Tokeniser(Tokenizer.from_file(str(path)))
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except Exception as error:  # the library raises Exception itself
+        raise DataError(f"{path} is damaged: {error}") from None
+    pieces = {piece.removesuffix("\r"): place for place, piece in enumerate(lines[:-1] if not lines[-1] else lines)}
+    return Tokeniser(Tokenizer.from_str(_of_words(pieces, [])), words=True)
 
 
 def encoded(tokens: Tokeniser, name: str, texts: Sequence[str], digest: str) -> Ragged:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 from posenc.backbone.transformer import Transformer
@@ -30,12 +31,17 @@ class Metric:
 class Scored(NamedTuple):
     """The scores of a split by metric (validation may lack some), and how many items they are over.
 
-    `details` are facts that a reader of the score needs, such as sacreBLEU's signature.
+    `details` are facts that a reader of the score needs, such as sacreBLEU's signature. `each` holds arrays over the
+    split's items, in the order of the data, by which the sampling error of the items is told: for a metric that is a
+    mean, "weight" (N,), how many targets an item has, and under the metric's name the sum over them; else what the
+    metric is made from. `why` says of a metric that `values` lack why there is none.
     """
 
     values: dict[str, float]
     items: int
     details: Mapping[str, Any] = {}
+    each: Mapping[str, NDArray[Any]] = {}
+    why: Mapping[str, str] = {}
 
 
 class Objective(ABC):

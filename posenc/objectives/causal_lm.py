@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -85,14 +86,15 @@ class CausalLM(Objective):
     @torch.no_grad()
     def score(self, model: Transformer, split: str, length: int) -> Scored:
         device = next(model.parameters()).device
-        nats, items = 0.0, 0
+        sums: list[NDArray[np.float64]] = []  # nats of each window
         for batch in self.windows(split, length):
             batch = batch.to(device)
             logits = model(batch[:, :-1])
             losses = functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten(), reduction="none")
-            nats += losses.double().sum().item()
-            items += losses.numel()
-        return Scored({"bits_per_character": nats / items / math.log(2)}, items)
+            sums.append(losses.double().view(len(batch), length).sum(1).cpu().numpy())
+        bits = np.concatenate(sums) / math.log(2)
+        each = {"bits_per_character": bits, "weight": np.full(len(bits), length)}
+        return Scored({"bits_per_character": float(bits.sum()) / (length * len(bits))}, length * len(bits), each=each)
 
     def baselines(self) -> dict[str, float]:
         """Guessing each byte by its share of the training split."""

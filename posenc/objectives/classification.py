@@ -160,15 +160,20 @@ class Classification(Objective):
     @torch.no_grad()
     def score(self, model: Transformer, split: str, length: int) -> Scored:
         device = next(model.parameters()).device
-        answers, labels = [], []
+        given, labels = [], []
         for batch in self._batches(split, length):
-            answers.append(_answers(model, tuple(tensor.to(device) for tensor in batch)).double().cpu().numpy())
+            given.append(_answers(model, tuple(tensor.to(device) for tensor in batch)).double().cpu().numpy())
             labels.append(batch[2].numpy())
-        truth = np.concatenate(labels)
-        values, details = measured(self.metrics, np.concatenate(answers), truth)
+        answers, truth = np.concatenate(given), np.concatenate(labels)
+        values, details = measured(self.metrics, answers, truth)
         if cut := int((self._whole(split)[self._some(split)] > length).sum()):
             details["rows cut"] = cut
-        return Scored(values, len(truth), details)
+        said = answers[:, 0] if self.outputs == 1 else answers.argmax(axis=1)
+        back = np.argsort(self._some(split))  # they were scored by length: in the order of the data again
+        each = {"answer": said[back], "truth": truth[back]}
+        if self.outputs > 1:
+            each |= {"accuracy": (each["answer"] == each["truth"]).astype(float), "weight": np.ones(len(truth))}
+        return Scored(values, len(truth), details, each)
 
     def baselines(self) -> dict[str, float]:
         """The main metric on test of one answer to all: the commonest of train (for F1: class 1), or any score."""

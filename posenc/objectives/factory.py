@@ -18,22 +18,30 @@ from posenc.objectives import Objective
 from posenc.objectives.causal_lm import CausalLM
 from posenc.objectives.classification import Classification
 from posenc.objectives.masked_lm import MaskedLM
+from posenc.objectives.matching import Matching
+from posenc.objectives.theory import Theory
 from posenc.objectives.translation import Translation
 
+NO_SOURCE = "none"
 COLUMNS: dict[str, list[tuple[str, ...]]] = {
     "masked_lm": [("text",)],
     "translation": [("source", "target")],
     "classification": [("first", "second", "label"), ("first", "label")],
+    "matching": [("a", "b", "c", "label")],
 }
-"""The columns that each objective can learn from; causal_lm learns from a text of bytes."""
+"""The columns that each objective can learn from; causal_lm learns from a text of bytes, theory from nothing."""
 
 
-def data(config: DataConfig, objective: str, folder: Path | None) -> tuple[ByteText | Corpus, str]:
+def data(config: DataConfig, objective: str, folder: Path | None) -> tuple[ByteText | Corpus | None, str]:
     """A task's data, of the form that its objective wants, and a digest of all that is read for it.
 
     Raises:
         DataError: missing or damaged. ConfigError: they are of another form.
     """
+    if (config.source == NO_SOURCE) != (objective == "theory"):
+        raise ConfigError(f"data.source = {config.source!r}: objective {objective!r} cannot learn from it")
+    if config.source == NO_SOURCE:
+        return None, NO_SOURCE
     found = sources.load(config.source, folder)
     if isinstance(found, ByteText) != (objective == "causal_lm"):
         raise ConfigError(f"data.source = {config.source!r}: objective {objective!r} cannot learn from it")
@@ -60,6 +68,8 @@ def make(config: dict[str, Any], folder: Path | None) -> Objective:
     """
     source = validate(DataConfig, {k: v for k, v in config["data"].items() if k != "digest"}, {}, "cell")
     found, digest = data(source, config["objective"], folder)
+    if found is None:
+        return Theory(config["length"], config["seed"])
     if digest != config["data"]["digest"]:
         raise DataError(f"{found.name} has changed since the plan was made: run the suite again")
     training = validate(TrainingConfig, config["training"], {}, "cell")
@@ -76,7 +86,9 @@ def make(config: dict[str, Any], folder: Path | None) -> Objective:
         if outputs != objective.outputs:
             raise ConfigError(f"backbone.outputs = {outputs}: {found.name} has {objective.outputs}")
         return objective
-    return MaskedLM(found, tokens, length, evaluation)
+    if config["objective"] == "matching":
+        return Matching(found, tokens, length, training, evaluation)
+    return MaskedLM(found, tokens, length, training, evaluation)
 
 
 @lru_cache(maxsize=2)

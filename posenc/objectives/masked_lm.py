@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from posenc.backbone.transformer import Transformer
-from posenc.config import EvaluationConfig
+from posenc.config import EvaluationConfig, TrainingConfig
 from posenc.data.corpus import Corpus
 from posenc.data.tokens import Tokeniser, encoded
 from posenc.errors import DataError
@@ -29,7 +29,8 @@ class MaskedLM(Objective):
     """Windows of running text, documents one after another with [SEP] between them, as RoBERTa has them.
 
     Training windows start anywhere. What is hidden in them depends on the seed and the step; in evaluation windows,
-    which stand side by side, on the window alone, so that every model guesses the same tokens.
+    which stand side by side, on the window alone, so that every model guesses the same tokens. Where the training
+    goes through stages, a step's windows are as long as its stage has them, and the test is scored at each length.
     """
 
     metrics = (
@@ -37,27 +38,32 @@ class MaskedLM(Objective):
         Metric("masked_accuracy", "masked accuracy", "higher"),
     )
 
-    def __init__(self, corpus: Corpus, tokens: Tokeniser, length: int, evaluation: EvaluationConfig) -> None:
-        self.tokens = tokens
+    def __init__(
+        self, corpus: Corpus, tokens: Tokeniser, length: int, training: TrainingConfig, evaluation: EvaluationConfig
+    ) -> None:
+        self.tokens, self.training = tokens, training
         self.length, self.evaluation = length, evaluation
+        lengths = {length * factor for factor in evaluation.length_factors}
+        lengths |= {stage.length for stage in training.stages}
+        self.longest = max(lengths)
         self.data = {**corpus.describe(), "tokens": {}}
         self.streams: dict[str, Ids] = {}
         for split in ("train", "validation", "test"):
             rows = encoded(tokens, split, [str(row[0]) for row in corpus.rows[split]], corpus.digest)
             self.streams[split] = _stream(rows.values, rows.offsets, self.tokens.sep)
-            if len(self.streams[split]) <= length:
+            if len(self.streams[split]) <= self.longest:
                 raise DataError(
                     f"{corpus.name}: its {split} split has {len(self.streams[split]):,} tokens,"
-                    f" and length {length:,} needs more than that"
+                    f" and length {self.longest:,} needs more than that"
                 )
         self.data["tokens"] = {split: len(stream) for split, stream in self.streams.items()}
-        self.tests = [("test", length)]
+        self.tests = [("test", longer) for longer in sorted(lengths)]
 
     def batch(self, seed: int, step: int, rows: int) -> Batch:
         """Shown tokens (B,L), hidden places (B,L) bool, and the true tokens (B,L)."""
-        stream = self.streams["train"]
-        starts = np.random.default_rng(derive(seed, "batches", step)).integers(len(stream) - self.length + 1, size=rows)
-        return self._hide(stream[starts[:, None] + np.arange(self.length)], derive(seed, "mask", step))
+        stream, length = self.streams["train"], self.training.stage(step, self.length).length
+        starts = np.random.default_rng(derive(seed, "batches", step)).integers(len(stream) - length + 1, size=rows)
+        return self._hide(stream[starts[:, None] + np.arange(length)], derive(seed, "mask", step))
 
     def _hide(self, true: Ids, seed: int) -> Batch:
         dice = np.random.default_rng(seed)
@@ -84,9 +90,10 @@ class MaskedLM(Objective):
 
     def _windows(self, split: str, length: int) -> Iterator[Batch]:
         stream = self.streams[split]
-        usable = len(stream) // length * length
+        usable = len(stream)
         if self.evaluation.tokens:
-            usable = min(usable, max(length, self.evaluation.tokens // length * length))
+            usable = min(usable, max(self.longest, self.evaluation.tokens))
+        usable = usable // length * length
         windows = stream[:usable].reshape(-1, length)
         rows = max(1, self.evaluation.batch_tokens // length)
         for first in range(0, len(windows), rows):
@@ -95,14 +102,28 @@ class MaskedLM(Objective):
     @torch.no_grad()
     def score(self, model: Transformer, split: str, length: int) -> Scored:
         device = next(model.parameters()).device
-        nats, right, items = 0.0, 0, 0
+        found: dict[str, list[NDArray[Any]]] = {"weight": [], "masked_loss": [], "masked_accuracy": []}
         for batch in self._windows(split, length):
             logits, true = _guesses(model, tuple(tensor.to(device) for tensor in batch))
             losses = functional.cross_entropy(logits.float(), true, reduction="none")
-            nats += losses.double().sum().item()
-            right += int((logits.argmax(-1) == true).sum())
-            items += true.numel()
-        return Scored({"masked_loss": nats / items, "masked_accuracy": right / items}, items)
+            rows = batch[1].nonzero()[:, 0].numpy()  # of each target, the window that it stands in
+            for name, values in (
+                ("weight", np.ones(len(rows))),
+                ("masked_loss", losses.double().cpu().numpy()),
+                ("masked_accuracy", (logits.argmax(-1) == true).double().cpu().numpy()),
+            ):
+                found[name].append(np.bincount(rows, weights=values, minlength=len(batch[0])))
+        each = {name: np.concatenate(parts) for name, parts in found.items()}
+        items = int(each["weight"].sum())
+        means = {metric.name: float(each[metric.name].sum()) / items for metric in self.metrics}
+        said = {"accuracy of always saying the commonest token": self._commonest(split, length)}
+        return Scored(means, items, {} if split == "validation" else said, each)
+
+    def _commonest(self, split: str, length: int) -> float:
+        """The accuracy on a split of guessing the token that training has most often."""
+        token = int(np.bincount(self.streams["train"]).argmax())
+        hidden = [batch[2][batch[1]] for batch in self._windows(split, length)]
+        return float((torch.cat(hidden) == token).double().mean())
 
     def baselines(self) -> dict[str, float]:
         """The loss of guessing each token by its share of the training text."""

@@ -111,20 +111,25 @@ class Translation(Objective):
     @torch.no_grad()
     def score(self, model: Transformer, split: str, length: int) -> Scored:
         """The loss without smoothing; on test also BLEU of the whole split."""
-        nats, items = 0.0, 0
+        each: dict[str, NDArray[Any]] = {name: np.zeros(len(self.texts[split])) for name in ("weight", "target_loss")}
         for rows in self._batches(split, 1):
             batch = tuple(tensor.to(_device(model)) for tensor in self._batch(split, rows))
             logits, true = _guesses(model, batch)
-            nats += functional.cross_entropy(logits, true, reduction="sum").double().item()
-            items += true.numel()
-        loss = {"target_loss": nats / items}
+            losses = functional.cross_entropy(logits, true, reduction="none").double().cpu().numpy()
+            places = rows[batch[3].nonzero()[:, 0].cpu().numpy()]  # of each target, the sentence that it stands in
+            np.add.at(each["weight"], places, 1.0)
+            np.add.at(each["target_loss"], places, losses)
+        items = int(each["weight"].sum())
+        loss = {"target_loss": float(each["target_loss"].sum()) / items}
         if split == "validation":
             return Scored(loss, items)
-        bleu, details = self.bleu(self.translations(model, split), split)
+        translations = self.translations(model, split)
+        each |= {"translation": np.array(translations), "reference": np.array([row[1] for row in self.texts[split]])}
+        bleu, details = self.bleu(translations, split)
         cut = [int((side.lengths + 1 > self.length).sum()) for side in self.sides[split]]
         details |= {f"{side}s cut to {self.length} tokens": count for side, count in zip(SIDES, cut, strict=True)}
         details["cached"] = self._cached(model)
-        return Scored({"bleu": bleu, **loss}, len(self.texts[split]), details)
+        return Scored({"bleu": bleu, **loss}, len(self.texts[split]), details, each)
 
     def _batches(self, split: str, beam: int) -> Iterator[Ids]:
         """Rows of a split, like lengths together, with at most `evaluation.batch_tokens` tokens a side at once."""

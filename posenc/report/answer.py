@@ -149,6 +149,8 @@ def _surely(row: Mapping[str, Any], item: Mapping[str, Any] | None) -> Iterable[
         yield item_words(item, row["decimals"]) + "."
         if found in ("better", "worse") and item["item_low"] <= 0 <= item["item_high"]:
             yield "That interval holds nought: on other items the difference might not be there."
+    elif item is not None and item["why"]:
+        yield f"No interval over test items: {item['why']}."
     if row["scored"] > 2:
         word = "lowest" if row["better"] == "lower" else "highest"
         yield f"Of {row['scored']} encodings {row['best_label']} has the {word} mean, which is no claim."

@@ -196,7 +196,7 @@ def decay_by_distance(found: list[dict[str, Any]], styles: dict[str, Look]) -> l
     for one in found:
         name, place = one["place"]["encoding"], one["place"]
         colour = styles[name].colour
-        lines = [
+        lines: list[tuple[str, list[float], str, dict[str, Any]]] = [
             ("measured, random", one.get("random") or [], colour, {"linewidth": 0.7, "alpha": 0.55}),
             ("measured, same content", one.get("same") or [], colour, {}),
             ("the paper's bound", one.get("bound") or [], MUTED, {"linestyle": (0, (4, 2))}),

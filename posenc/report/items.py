@@ -6,19 +6,16 @@ all encodings and seeds of a task are resampled together, by one matrix of how o
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from posenc.errors import StoreError
 from posenc.report.intervals import LEVEL, mcnemar
-from posenc.report.tables import COLUMN, Record, coordinates, variants
+from posenc.report.tables import COLUMN, GROUP, Record, coordinates, variants
 from posenc.store import Store
 
 RESAMPLES = 1000
@@ -27,6 +24,10 @@ PART = 100
 
 Numbers = NDArray[np.float64]
 FIELDS = (*COLUMN, "encoding", "baseline", "items", "seeds", "item_low", "item_high", "mcnemar", "why")
+
+
+NOT_AT_HAND = "items of some seeds are not at hand"
+_NOTHING: dict[str, Any] = {"item_low": math.nan, "item_high": math.nan, "mcnemar": ()}
 
 
 class Sums(NamedTuple):
@@ -146,23 +147,16 @@ def right(metric: str, arrays: Mapping[str, Any]) -> NDArray[np.bool_] | None:
 
 
 def load(store: Store, record: Record) -> dict[tuple[str, int], dict[str, Any]]:
-    """A cell's items by (split, length), and by name; empty where it kept none or they are not at hand.
+    """A cell's test items by (split, length), and by name; empty where it kept none.
 
     Raises:
-        StoreError: the file is not the one that the record tells of.
+        StoreError: they are damaged, or not those that the record tells of.
     """
-    path = store.cell_folder(record["id"]) / "items.npz"
-    if not record.get("items") or not path.is_file():
-        return {}
-    raw = path.read_bytes()
-    if sha256(raw).hexdigest() != record["items"]:
-        raise StoreError(f"{path} is not the file that its record tells of: run the cell again")
     found: dict[tuple[str, int], dict[str, Any]] = {}
-    with np.load(io.BytesIO(raw), allow_pickle=False) as file:
-        for key in file.files:
-            split, length, name = key.rsplit("/", 2)
-            if split != "validation":
-                found.setdefault((split, int(length)), {})[name] = file[key]
+    for key, array in store.read_items(record).items():
+        split, length, name = key.rsplit("/", 2)
+        if split != "validation":
+            found.setdefault((split, int(length)), {})[name] = array
     return found
 
 
@@ -175,11 +169,15 @@ def item_table(store: Store, records: Iterable[Record], manifest: Mapping[str, A
     baseline = manifest["suite"].get("baseline")
     by_id = variants(manifest["cells"])
     groups: dict[tuple[Any, ...], dict[Any, dict[Any, dict[str, Any]]]] = {}
+    absent: set[tuple[Any, ...]] = set()
     for record in records:
         metric = (record.get("metric") or {}).get("name")
         if record["status"] != "done" or not metric:
             continue
         place = {**coordinates(record["config"]), "variant": by_id.get(record["id"], "")}
+        if record.get("items") and not (store.cell_folder(record["id"]) / "items.npz").is_file():
+            absent.add(tuple(place[name] for name in (*GROUP, "encoding")))  # records that were copied without them
+            continue
         for (split, length), arrays in load(store, record).items():
             key = {**place, "split": split, "metric": metric, "evaluated": length}
             group = groups.setdefault(tuple(key[name] for name in COLUMN), {})
@@ -187,7 +185,9 @@ def item_table(store: Store, records: Iterable[Record], manifest: Mapping[str, A
     rows: list[dict[str, Any]] = []
     for place_key, group in groups.items():
         place = dict(zip(COLUMN, place_key, strict=True))
-        rows += [{**place, "baseline": baseline, **row} for row in _differences(place["metric"], group, baseline)]
+        for row in _differences(place["metric"], group, baseline):
+            gone = {(*(place[key] for key in GROUP), name) for name in (row["encoding"], baseline)} & absent
+            rows.append({**place, "baseline": baseline, **row, **(_NOTHING | {"why": NOT_AT_HAND} if gone else {})})
     return pd.DataFrame(rows, columns=list(FIELDS))
 
 
@@ -200,7 +200,7 @@ def _differences(
         return
     models = [(name, seed, arrays) for name, seeds in group.items() for seed, arrays in seeds.items()]
     sizes = {len(next(iter(arrays.values()))) for _, _, arrays in models}
-    empty = {"item_low": math.nan, "item_high": math.nan, "mcnemar": (), "items": max(sizes), "seeds": 0, "why": None}
+    empty = {**_NOTHING, "items": max(sizes), "seeds": 0, "why": None}
     if len(sizes) > 1:
         why = "the cells were scored on different items"
         yield from ({**empty, "encoding": name, "why": why} for name in group if name != baseline)

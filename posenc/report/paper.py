@@ -37,13 +37,14 @@ class Section:
     figure: bool
 
 
-STAGE_FIELDS = (*GROUP, "encoding", "label", "seed", "stage", "stage_length", "batch", "steps", "items", "metric",
-                "title", "value")  # fmt: skip
+STAGE_FIELDS = (*GROUP, "encoding", "label", "row", "seed", "stage", "stage_length", "batch", "steps", "items",
+                "metric", "title", "value")  # fmt: skip
 
 
 def stage_frame(records: Iterable[Record], manifest: Mapping[str, Any]) -> pd.DataFrame:
     """One row a score after each stage of a training in stages (on validation)."""
     by_id, named = variants(manifest["cells"]), labels(manifest["cells"])
+    rows_of = {cell["id"]: cell.get("label") or cell["config"]["encoding"]["name"] for cell in manifest["cells"]}
     rows = []
     for record in records:
         titles = {metric["name"]: metric["title"] for metric in record.get("metrics") or []}
@@ -54,6 +55,7 @@ def stage_frame(records: Iterable[Record], manifest: Mapping[str, Any]) -> pd.Da
                     {
                         **place,
                         "label": named.get(record["id"]),
+                        "row": rows_of.get(record["id"]),
                         "stage_length": stage["length"],
                         **{key: stage[key] for key in ("stage", "batch", "steps", "items")},
                         "metric": metric,
@@ -90,7 +92,7 @@ def sections(
                 paper=paper,
                 tasks=tuple(dict.fromkeys(task for task, _ in reported)),
                 grid=_grid(plain, manifest, frame, data),
-                stages=_stages(in_stages, manifest, stages),
+                stages=_stages(in_stages, stages),
                 caveats=tuple(dict.fromkeys(caveats[paper, where])),
                 figure=where.lower().startswith("fig"),
             )
@@ -103,12 +105,12 @@ def _order(where: str) -> tuple[bool, str]:
     return where.lower().startswith("fig"), where
 
 
-def _encodings(manifest: Mapping[str, Any], task: str, row: str) -> set[str]:
-    """The encodings that stand for a row of the paper: those to which the suite gave its name."""
+def _cells(manifest: Mapping[str, Any], task: str, row: str) -> set[str]:
+    """The ids of the cells that stand for a row of the paper: those to which the suite gave its name."""
     return {
-        str(cell["config"]["encoding"]["name"])
+        str(cell["id"])
         for cell in manifest["cells"]
-        if cell["config"]["task"] == task and row in (cell.get("label"), cell["config"]["encoding"]["name"])
+        if cell["config"]["task"] == task and row and row in (cell.get("label"), cell["config"]["encoding"]["name"])
     }
 
 
@@ -121,7 +123,7 @@ def _grid(reported: Reported, manifest: Mapping[str, Any], frame: pd.DataFrame, 
     for task, one in reported:
         mine = frame[
             (frame["task"] == task)
-            & frame["encoding"].isin(_encodings(manifest, task, one["row"]))
+            & frame["id"].isin(_cells(manifest, task, one["row"]))
             & (frame["metric"] == one["metric"])
             & (frame["split"] == (one.get("split") or "test"))
             & (frame["evaluated"] == frame["length"])
@@ -131,6 +133,9 @@ def _grid(reported: Reported, manifest: Mapping[str, Any], frame: pd.DataFrame, 
         titles = frame.loc[(frame["task"] == task) & (frame["metric"] == one["metric"]), "title"]
         metric = str(titles.iloc[0]) if len(titles) else str(one["metric"])
         head = (str(one["row"]), _task(task, one), metric, _said(one))
+        if not one["row"]:  # said of a whole figure: ours stands below, drawn
+            rows.append((*head, "below", "", "", ""))
+            continue
         ours = [
             _ours(dict(zip(GROUP, place, strict=True)), group, data, one)
             for place, group in mine.groupby(GROUP, dropna=False, sort=False)
@@ -164,7 +169,7 @@ def _ours(
     return score or NOT_RUN, str(len(values)), where, data.get((place["task"], place["scale"]), "")
 
 
-def _stages(reported: Reported, manifest: Mapping[str, Any], stages: pd.DataFrame) -> Grid:
+def _stages(reported: Reported, stages: pd.DataFrame) -> Grid:
     """A row for each stage and model: ours, and the paper's beside it."""
     tasks = list(dict.fromkeys(task for task, _ in reported))
     told = {(one["row"], one["stage"], one["metric"]): one for _, one in reported}
@@ -175,8 +180,7 @@ def _stages(reported: Reported, manifest: Mapping[str, Any], stages: pd.DataFram
     for metric in metrics:
         head += [f"{titles.get(metric, metric)}: ours", "the paper's"]
     rows, shown = [], set()
-    for (stage, _, label), group in mine.groupby(["stage", "encoding", "label"], sort=False):
-        row = _row_of(manifest, tasks, str(group["encoding"].iloc[0]))
+    for (stage, row, label), group in mine.groupby(["stage", "row", "label"], sort=False):
         texts = [str(stage), str(label), f"{group['stage_length'].iloc[0]:,}", f"{group['batch'].iloc[0]:,}"]
         texts += [f"{group['steps'].iloc[0]:,}", str(group["seed"].nunique())]
         for metric in metrics:
@@ -191,14 +195,6 @@ def _stages(reported: Reported, manifest: Mapping[str, Any], stages: pd.DataFram
         cells = [text for metric in metrics for text in (NOT_RUN, given.get(metric, "\u2013"))]
         rows.append((stage, (str(stage), str(row), "", "", "", "0", *cells)))
     return Grid(tuple(head), tuple(texts for _, texts in sorted(rows, key=lambda pair: pair[0]))) if rows else Grid(())
-
-
-def _row_of(manifest: Mapping[str, Any], tasks: Iterable[str], encoding: str) -> str:
-    """The paper's name of one of our encodings."""
-    for cell in manifest["cells"]:
-        if cell["config"]["task"] in tasks and cell["config"]["encoding"]["name"] == encoding:
-            return str(cell.get("label") or encoding)
-    return encoding
 
 
 def theory_grid(scores: pd.DataFrame) -> Grid:

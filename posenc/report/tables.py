@@ -20,7 +20,7 @@ COLUMN = [*GROUP, "split", "metric", "evaluated"]
 """Scores that share these stand in one column of a table."""
 
 _NOT_AN_AXIS = ("schema", "task", "task_version", "scale", "encoding", "length", "seed", "backbone.attention")
-_FOLLOWS_FROM_OTHERS = ("data.digest", "parent", "max_length")
+_FOLLOWS_FROM_OTHERS = ("data.digest", "data.released", "data.revision", "backbone.vocabulary", "parent", "max_length")
 
 CELL_FIELDS = {
     "parameters": ("parameters", "total"),

@@ -1,0 +1,55 @@
+"""The theory's properties (RoFormer, section 3) as scores: of the encoding as it starts, with nothing trained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import torch
+
+from posenc import theory
+from posenc.backbone.transformer import Transformer
+from posenc.objectives import Batch, Metric, Objective, Scored
+
+TITLES = {
+    "relative_error": "change of scores when all positions shift, relative",
+    "norm_error": "change of norms under the rotation, relative",
+    "sparse_error": "sparse product less the whole matrix",
+    "bound_decay": "bound at far distances, over distance 0",
+    "same_decay": "score of a token with itself at far distances, over distance 0",
+}
+
+
+class Theory(Objective):
+    """Each property of `posenc.theory` is a metric; what is no question of an encoding says why.
+
+    `details` say which claims hold ("holds": metric to True or False) and give the curves of Figure 2.
+    """
+
+    metrics = tuple(Metric(name, title, "lower") for name, title in TITLES.items())
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed = length, seed
+        self.tests = [("theory", length)]
+        self.data = {"name": "no data", "digest": None, "note": "nothing is trained", "generated": False}
+
+    def batch(self, seed: int, step: int, rows: int) -> Batch:
+        raise NotImplementedError("nothing is learnt")
+
+    def targets(self, batch: Batch) -> int:
+        raise NotImplementedError("nothing is learnt")
+
+    def seen(self, batch: Batch) -> int:
+        raise NotImplementedError("nothing is learnt")
+
+    def loss(self, model: Transformer, batch: Batch) -> torch.Tensor:
+        raise NotImplementedError("nothing is learnt")
+
+    def score(self, model: Transformer, split: str, length: int) -> Scored:
+        encoding = model.encodings()[0].cpu().double()
+        found = theory.measure(encoding, self.seed)
+        values = {name: answer.value for name, answer in found.items() if answer.value is not None}
+        why = {name: answer.why for name, answer in found.items() if answer.value is None}
+        holds = {name: values[name] <= limit for name, limit in theory.LIMITS.items() if name in values}
+        curves = theory.decay(encoding, self.seed)
+        details = {"holds": holds, "limits": theory.LIMITS, **({} if isinstance(curves, str) else asdict(curves))}
+        return Scored(values, 1, details, why=why)
