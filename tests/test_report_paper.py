@@ -53,6 +53,7 @@ def test_the_papers_figures_stand_beside_ours(tmp_path: Path) -> None:
         reported("Table 2", "RoFormer", 3.25, says="dev"),
         reported("Table 2", "WoBERT", 3.3),
         reported("Figure 3, right", "RoFormer", None, says="lower, and sooner"),
+        reported("Figure 3, right", "", None, metric="", says="curves alone"),
     ]
     caveats = ["the paper's row is of another <b>split</b>"]
     data = {
@@ -73,6 +74,7 @@ def test_the_papers_figures_stand_beside_ours(tmp_path: Path) -> None:
     text = visible(html)
     assert text.count("the paper's row is of another <b>split</b>") == 2  # of the table, and of the figure
     assert "lower, and sooner" in text
+    assert "The paper: curves alone." in text
     figure = html[html.index("Figure 3, right") :]
     assert 'id="figure-paper-' in figure  # our curves beside it
 

@@ -214,6 +214,7 @@ def decay_by_distance(found: list[dict[str, Any]], styles: dict[str, Look]) -> l
                 axes.plot(one["distances"], scaled, color=hue, **how)
                 ends.append((label, label, one["distances"][-1], scaled[-1]))
                 looks[label] = Look(hue, "o", "")
+            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
             finish(axes, "relative distance", f"{one['label']}: score, as a share of its largest")
             label_ends(axes, ends, looks)
             svg = svg_of(figure)

@@ -23,7 +23,8 @@ class Section:
 
     Attributes:
         where: "Table 2". paper: which paper. tasks: those of ours that stand for it.
-        grid: the paper's figures beside ours. stages: by stage, where a model was trained in stages.
+        says: what the paper says of the whole of it. grid: its figures beside ours.
+        stages: the same by stage, where a model was trained in stages.
         caveats: what a reader must know before setting the one beside the other.
         figure: whether the paper shows curves there, so that ours belong beside it.
     """
@@ -31,6 +32,7 @@ class Section:
     where: str
     paper: str
     tasks: tuple[str, ...]
+    says: tuple[str, ...]
     grid: Grid
     stages: Grid
     caveats: tuple[str, ...]
@@ -84,15 +86,16 @@ def sections(
             caveats.setdefault(key, []).extend(card.get("caveats") or [])
     result = []
     for (paper, where), reported in sorted(found.items(), key=lambda item: _order(item[0][1])):
-        plain = [(task, one) for task, one in reported if not one.get("stage")]
+        plain = [(task, one) for task, one in reported if one.get("row") and not one.get("stage")]
         in_stages = [(task, one) for task, one in reported if one.get("stage")]
         result.append(
             Section(
                 where=where,
                 paper=paper,
                 tasks=tuple(dict.fromkeys(task for task, _ in reported)),
+                says=tuple(str(one["says"]) for _, one in reported if not one.get("row")),
                 grid=_grid(plain, manifest, frame, data),
-                stages=_stages(in_stages, stages),
+                stages=_stages(in_stages, stages, data),
                 caveats=tuple(dict.fromkeys(caveats[paper, where])),
                 figure=where.lower().startswith("fig"),
             )
@@ -133,9 +136,6 @@ def _grid(reported: Reported, manifest: Mapping[str, Any], frame: pd.DataFrame, 
         titles = frame.loc[(frame["task"] == task) & (frame["metric"] == one["metric"]), "title"]
         metric = str(titles.iloc[0]) if len(titles) else str(one["metric"])
         head = (str(one["row"]), _task(task, one), metric, _said(one))
-        if not one["row"]:  # said of a whole figure: ours stands below, drawn
-            rows.append((*head, "below", "", "", ""))
-            continue
         ours = [
             _ours(dict(zip(GROUP, place, strict=True)), group, data, one)
             for place, group in mine.groupby(GROUP, dropna=False, sort=False)
@@ -169,7 +169,7 @@ def _ours(
     return score or NOT_RUN, str(len(values)), where, data.get((place["task"], place["scale"]), "")
 
 
-def _stages(reported: Reported, stages: pd.DataFrame) -> Grid:
+def _stages(reported: Reported, stages: pd.DataFrame, data: Mapping[Any, str]) -> Grid:
     """A row for each stage and model: ours, and the paper's beside it."""
     tasks = list(dict.fromkeys(task for task, _ in reported))
     told = {(one["row"], one["stage"], one["metric"]): one for _, one in reported}
@@ -179,6 +179,7 @@ def _stages(reported: Reported, stages: pd.DataFrame) -> Grid:
     head = ["stage", "model", "length", "batch", "steps", "seeds"]
     for metric in metrics:
         head += [f"{titles.get(metric, metric)}: ours", "the paper's"]
+    head.append("our data")
     rows, shown = [], set()
     for (stage, row, label), group in mine.groupby(["stage", "row", "label"], sort=False):
         texts = [str(stage), str(label), f"{group['stage_length'].iloc[0]:,}", f"{group['batch'].iloc[0]:,}"]
@@ -189,11 +190,12 @@ def _stages(reported: Reported, stages: pd.DataFrame) -> Grid:
             one = told.get((row, stage, metric))
             texts.append(_said(one) if one else "\u2013")
             shown.add((row, stage, metric))
+        texts.append(data.get((group["task"].iloc[0], group["scale"].iloc[0]), ""))
         rows.append((stage, tuple(texts)))
     for row, stage in dict.fromkeys(key[:2] for key in told if key not in shown):
         given = {metric: _said(told[row, stage, metric]) for metric in metrics if (row, stage, metric) in told}
         cells = [text for metric in metrics for text in (NOT_RUN, given.get(metric, "\u2013"))]
-        rows.append((stage, (str(stage), str(row), "", "", "", "0", *cells)))
+        rows.append((stage, (str(stage), str(row), "", "", "", "0", *cells, "")))
     return Grid(tuple(head), tuple(texts for _, texts in sorted(rows, key=lambda pair: pair[0]))) if rows else Grid(())
 
 
