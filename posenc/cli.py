@@ -235,11 +235,34 @@ def status(suite: str, results: Path) -> None:
 def report(suite: str, results: Path, output: Path | None) -> None:
     """The report of SUITE, or of a results folder, made again from its records."""
     from posenc.report import write_report
+
+    store = _store_of(suite, results)
+    click.echo(write_report(store, output or store.folder / "report"))
+
+
+def _store_of(given: str, results: Path) -> Any:
+    """The results of a suite, or those in a folder."""
     from posenc.status import store_for
     from posenc.store import Store
 
-    store = Store(suite) if (Path(suite) / "suite.json").is_file() else store_for(suite, results)
-    click.echo(write_report(store, output or store.folder / "report"))
+    return Store(given) if (Path(given) / "suite.json").is_file() else store_for(given, results)
+
+
+@main.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@_results
+@click.option("--output", type=click.Path(path_type=Path), help="Also write it there, as Markdown and CSV.")
+def compare(first: str, second: str, results: Path, output: Path | None) -> None:
+    """What changed from A to B, each a suite or a results folder, and how the scores moved, cell by cell."""
+    from rich.console import Console
+
+    from posenc.report import compare as comparing
+
+    found = comparing.compare(_store_of(first, results), _store_of(second, results))
+    Console(width=None if sys.stdout.isatty() else 100).print(comparing.terminal(found))
+    for path in comparing.write(found, output) if output else ():
+        click.echo(path)
 
 
 @main.command()

@@ -323,6 +323,8 @@ class Suite:
     """What is compared with what. Encodings are listed by name, so that what is installed does not change it.
 
     Attributes:
+        claim: the encoding that is held against the baseline: on each task's main metric at the trained length, named
+            here before anything has run. What else differs is described in the report and not claimed.
         time_limit: seconds that one cell may take; 0 for any.
     """
 
@@ -332,6 +334,7 @@ class Suite:
     title: str
     description: str = ""
     baseline: str
+    claim: str = ""
     scale: Literal["smoke", "small", "paper"] = "smoke"
     seeds: list[int]
     time_limit: float = 0.0
@@ -342,6 +345,11 @@ class Suite:
             raise ConfigError(f"name = {self.name!r}: letters, digits, '.', '_' and '-' are wanted")
         if self.time_limit < 0:
             raise ConfigError(f"time_limit = {self.time_limit}: at least 0 seconds is wanted")
+        named = list(dict.fromkeys(encoding for grid in self.grid for encoding in grid.encodings))
+        if self.claim and self.claim == self.baseline:
+            raise ConfigError(f"claim = {self.claim!r}: it is the baseline; an encoding to hold against it is wanted")
+        if self.claim and self.claim not in named:
+            raise ConfigError(f"claim = {self.claim!r}: one of the suite's encodings is wanted: {', '.join(named)}")
 
 
 def available(kind: str) -> dict[str, Path]:

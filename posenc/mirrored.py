@@ -140,6 +140,11 @@ def run_name(cell: dict[str, Any], cells: list[dict[str, Any]]) -> str:
     return "/".join([*parts, rest])
 
 
+def group_of(name: str) -> str:
+    """A run's name without its seed: MLflow's page groups by it, and shows the mean over the seeds."""
+    return name.rpartition("/")[0] or name
+
+
 def final_metrics(record: Record) -> dict[str, float]:
     """The scores and costs of a record, under names that are the same for every encoding."""
     times, counts = record.get("times") or {}, record.get("parameters") or {}

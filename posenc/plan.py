@@ -82,7 +82,10 @@ class Plan:
         return frozenset(cell.parent for cell in self.cells if cell.parent and not cell.why_not)
 
     def manifest(self, command: str, made: str) -> dict[str, Any]:
-        suite = {key: getattr(self.suite, key) for key in ("name", "title", "description", "baseline", "scale")}
+        suite = {key: getattr(self.suite, key) for key in ("name", "title", "description", "scale")}
+        for key in ("baseline", "claim"):  # as the cells' configurations have them
+            name = getattr(self.suite, key)
+            suite[key] = registry.describe(name, f"{key} of suite {self.suite.name}")["name"] if name else ""
         cells = [cell.manifest() for cell in self.cells]
         tasks = {name: _about(name, self.suite.scale) for name in {cell.config["task"]: None for cell in self.cells}}
         return {"schema": SCHEMA, "suite": suite, "command": command, "made": made, "cells": cells, "tasks": tasks}

@@ -34,6 +34,7 @@ from posenc.mirrored import (
     extra_axes,
     final_metrics,
     final_tags,
+    group_of,
     metric_name,
     parameters,
     points_digest,
@@ -286,6 +287,8 @@ class Mirror:
             self._client.delete_run(run.id)  # the cell ran anew; MLflow cannot take metrics back from a run
             run = None
         tags, params = {}, {}
+        if run is None or run.name != name:
+            tags["group"] = group_of(name)
         if run is None:
             begin = milliseconds(record["times"].get("started") if record else None)
             made = self._client.create_run(self._experiment, begin, {CELL: cell["id"], "status": "running"}, name)

@@ -214,6 +214,27 @@ def test_values_given_on_the_command_line_are_toml_or_text(text: str, value: obj
     assert parse_value(text) == value
 
 
+def test_the_comparison_named_beforehand_is_checked_and_kept(tmp_path: Path) -> None:
+    text = """
+name = "mine"
+title = "Mine"
+baseline = "sinusoidal"
+claim = "rope"
+seeds = [0]
+[[grid]]
+tasks = ["enwik8"]
+encodings = ["sinusoidal", "rope"]
+"""
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    plan = make(find_suite(str(path)), Choice())
+    assert plan.manifest("posenc run mine.toml", "now")["suite"]["claim"] == "rope"
+    for wrong, said in (("sinusoidal", "it is the baseline"), ("roape", "one of the suite's encodings is wanted")):
+        path.write_text(text.replace('claim = "rope"', f'claim = "{wrong}"'))
+        with pytest.raises(ConfigError, match=f"mine.toml: claim = '{wrong}': {said}"):
+            find_suite(str(path))
+
+
 def test_lengths_may_be_multiples_of_the_tasks_own_at_its_scale(tmp_path: Path) -> None:
     grid = GRID.replace("[[grid]]", "[[grid]]\nlengths = { times = [0.5, 2.0] }")
     assert {cell.config["length"] for cell in cells(SUITE + grid, tmp_path, seeds=[0])} == {32, 128}

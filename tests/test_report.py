@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import math
 import re
+from hashlib import sha256
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -21,6 +23,7 @@ from rich.console import Console
 from scipy import stats
 
 from posenc.errors import StoreError
+from posenc.paths import content
 from posenc.report import load_records, terminal_table, write_report
 from posenc.report.intervals import holm, interval
 from posenc.report.labels import spread
@@ -29,6 +32,7 @@ from posenc.report.tables import configuration_differences, cost_table, scores_f
 from posenc.report.words import duration, last_line, markdown, number, short_count, with_half_width
 from posenc.store import Store, digest
 
+SCRIPT = (content("reports") / "sort.js").read_text(encoding="utf-8")
 TITLE, UNIGRAM = "bits per character", 4.71
 TRACEBACK = (
     'Traceback (most recent call last):\n  File "training.py", line 1, in step\nRuntimeError: loss is not finite\n'
@@ -99,7 +103,8 @@ def record(of: dict[str, Any], *values: float | str, status: str = "done", **cha
 
 def make_store(folder: Path, cells: list[dict[str, Any]], records: list[dict[str, Any]], **suite: Any) -> Store:
     store = Store(folder / "fake")
-    described = {"name": "fake", "title": "A fake suite", "baseline": "sinusoidal", "description": "", **suite}
+    described = {"name": "fake", "title": "A fake suite", "baseline": "sinusoidal", "claim": "rope"}
+    described |= {"description": "", **suite}
     made = "2026-11-23T09:30:00+00:00"
     store.write_manifest({"schema": 1, "suite": described, "command": "posenc run fake", "made": made, "cells": cells})
     for one in records:
@@ -140,22 +145,24 @@ def pages(store: Store) -> tuple[str, str]:
 
 
 def visible(html: str) -> str:
-    """What a reader of the page sees, in one line; nothing at all from script elements."""
+    """What a reader of the page sees, in one line. The one script is the report's, and the policy names its hash."""
     parts: list[str] = []
 
     class Reader(HTMLParser):
-        silent = False
+        inside = ""
 
         def handle_starttag(self, tag: str, attrs: Any) -> None:
-            assert tag != "script"
             assert not any(name.startswith("on") for name, _ in attrs)
-            self.silent = tag == "style"
+            self.inside = tag if tag in ("style", "script") else ""
 
         def handle_endtag(self, tag: str) -> None:
-            self.silent = False
+            self.inside = ""
 
         def handle_data(self, data: str) -> None:
-            if not self.silent:
+            if self.inside == "script":
+                assert data == SCRIPT
+                assert f"script-src 'sha256-{base64.b64encode(sha256(data.encode()).digest()).decode()}'" in html
+            elif not self.inside:
                 parts.append(data)
 
     Reader().feed(html)
@@ -231,10 +238,12 @@ def test_claims_only_from_five_seeds(tmp_path: Path) -> None:
     scores = {"sinusoidal": base, "rope": [3.0, 3.1, 3.06, 3.12, 3.0], "none": [3.3, 3.2, 3.3, 3.25, 3.2]}
     few = simple_store(tmp_path / "few", {name: values[:4] for name, values in scores.items()})
     for text in (*pages(few), printed(few)):
-        assert not re.search("better than|worse than|told apart", text)
+        assert not re.search("(rope|none) is (better|worse)|told apart", text)
         assert "4 seeds: too few for a claim" in text
     enough = visible(pages(simple_store(tmp_path / "enough", scores))[0])
-    assert "At 64: better than sinusoidal: rope; not told apart from sinusoidal: none" in enough
+    assert "The named comparison, at 64: rope is better than sinusoidal (p " in enough
+    assert "described, not claimed" in enough
+    assert not re.search("(none|rope at 256) is (better|worse|not told)", enough)
     assert "too few" not in enough
 
 
@@ -332,16 +341,18 @@ def test_names_cannot_break_the_pages(tmp_path: Path) -> None:
     rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(page)
     assert "<script" not in rendered
     assert "<em>" not in rendered
-    assert "<a " not in rendered
+    assert not re.search('<a (?!href="figures/)', rendered)  # our own links alone
     assert visible(rendered).count(evil) > 5
-    assert rendered.count("<table>") == 2  # results and cost: no row fell out of its table
+    assert rendered.count("<table>") == 3  # results, time and cost: no row fell out of its table
     assert len(set(re.findall(r"(?m)^\|.*$", page)[0].split(" | "))) > 3
     assert "alert(1)" in printed(store)
 
 
 def test_page_is_self_contained(tmp_path: Path) -> None:
     html, page = pages(simple_store(tmp_path, {"sinusoidal": [3.2, 3.3], "rope": [3.0, 3.1]}))
-    assert not re.search(r"https?:|//|@import|url\((?!#)|<script|<link(?! rel=\"icon\" href=\"data:,\")", html)
+    assert not re.search(
+        r"https?:|//|@import|url\((?!#)|<script(?!>.use strict)|<link(?! rel=\"icon\" href=\"data:,\")", html
+    )
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', html)) <= set(ids)
@@ -360,7 +371,7 @@ def test_same_records_same_bytes_and_no_global_state(tmp_path: Path) -> None:
         files = sorted(path for path in (tmp_path / folder).rglob("*") if path.is_file())
         contents.append({str(path.relative_to(tmp_path / folder)): path.read_bytes() for path in files})
     assert contents[0] == contents[1]
-    assert len(contents[0]) == 9
+    assert len(contents[0]) == 14  # three figures with their CSV, five tables, LaTeX, two pages
     assert dict(mpl.rcParams) == before
     assert "sinusoidal & 2 & 3.250 $\\pm$ 0.635" in contents[0]["tables/summary.tex"].decode()
     csv = pd.read_csv(StringIO(contents[0]["tables/summary.csv"].decode()))

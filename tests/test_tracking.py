@@ -173,6 +173,7 @@ def test_a_cell_that_ended(tmp_path: Path) -> None:
     assert run.data.metrics["seconds"] == 14.2
     tags = run.data.tags
     assert (tags["status"], tags["backend"], tags["commit"]) == ("done", "sdpa", "abc123")
+    assert tags["group"] == run.info.run_name.removesuffix("/s0")
     assert "L256: not possible" in tags["not_possible"]
     assert "diverged" not in tags
     assert len(history(store, run, "train/loss")) == 40

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from posenc.report import words
+from posenc.report.places import Key, group_title, key_of
 from posenc.report.tables import Record, dig, ending, evaluated_lengths
 
 
@@ -39,6 +40,7 @@ def compared(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [
         ("encodings", words.listed(config["encoding"]["name"] for config in configs)),
         ("baseline", str(manifest["suite"].get("baseline") or "none named")),
+        ("named by the suite", str(manifest["suite"].get("claim") or "no comparison")),
         ("tasks", words.listed(config["task"] for config in configs)),
         ("scale", words.listed(config["scale"] for config in configs)),
         ("attention", words.listed(dig(config, ("backbone", "attention")) for config in configs)),
@@ -134,6 +136,32 @@ def _reason(record: Record) -> str:
     """The reason alone: the status stands before it."""
     _, _, reason = ending(record).partition(": ")
     return reason or "no reason was recorded"
+
+
+@dataclass(frozen=True)
+class RecordList:
+    """The cells of one group, each with its id, name and status."""
+
+    slug: str
+    title: str
+    cells: tuple[tuple[str, str, str], ...]
+
+
+def record_lists(
+    places: Iterable[Mapping[str, Any]], slugs: Mapping[Key, str], ended: Mapping[str, Record]
+) -> list[RecordList]:
+    """Which cells stand behind each group's tables and figures.
+
+    Args:
+        places: for each cell its coordinates and variant, and under "cell" itself.
+    """
+    found: dict[str, tuple[str, list[tuple[str, str, str]]]] = {}
+    for place in places:
+        cell = place["cell"]
+        _, cells = found.setdefault(slugs[key_of(place)], (group_title(place), []))
+        status = str(ended[cell["id"]]["status"]) if cell["id"] in ended else "not run yet"
+        cells.append((str(cell["id"]), str(cell["name"]), status.replace("_", " ")))
+    return [RecordList(slug, title, tuple(cells)) for slug, (title, cells) in found.items()]
 
 
 def provenance(manifest: Mapping[str, Any], records: Iterable[Record]) -> list[tuple[str, str]]:

@@ -7,35 +7,22 @@ state, and the same records give the same bytes.
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from posenc.report.labels import LINE, label_ends, room_for
-from posenc.report.style import FONT, MUTED, SMALL, STYLE, WIDTH, Look
+from posenc.report.canvas import Picture, canvas, file_name, finish, svg_of
+from posenc.report.labels import label_ends
+from posenc.report.places import group_title, plain_name
+from posenc.report.style import MUTED, SMALL, STYLE, Look
 from posenc.report.tables import GROUP
 from posenc.report.words import listed
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure, and what is said under it. `name` is a file name without its ending."""
-
-    name: str
-    kind: str
-    place: dict[str, Any]
-    alt: str
-    notes: tuple[str, ...]
-    svg: str
 
 
 def learning_curves(curves: pd.DataFrame, styles: dict[str, Look]) -> list[Picture]:
@@ -45,29 +32,34 @@ def learning_curves(curves: pd.DataFrame, styles: dict[str, Look]) -> list[Pictu
         names = [name for name in styles if name in set(group["encoding"])]
         with mpl.rc_context(STYLE):
             labels = group.groupby("encoding")["label"].first()
-            figure, axes = _canvas(list(labels))
+            figure, axes = canvas(list(labels))
             # A marker on each of many points would hide the line; on a few it shows where it was measured.
             marked = group["tokens"].nunique() <= 12
+            drawn = group.groupby(["encoding", "tokens"])["value"].agg(["mean", "min", "max"]).reset_index()
             sns.lineplot(
-                data=group,
+                data=drawn,
                 x="tokens",
-                y="value",
+                y="mean",
                 hue="encoding",
                 style="encoding",
                 ax=axes,
-                **_appearance(names, styles, marked=marked),
-                estimator="mean",
-                errorbar=("pi", 100),
-                err_kws={"alpha": 0.15, "linewidth": 0},
+                **appearance(names, styles, marked=marked),
+                estimator=None,
+                errorbar=None,
             )
+            for name, mine in drawn.groupby("encoding"):
+                colour = styles[str(name)].colour
+                axes.fill_between(mine["tokens"], mine["min"], mine["max"], color=colour, alpha=0.15, linewidth=0)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-            _finish(axes, "training tokens", f"validation {group['title'].iloc[0]}", group["better"].iloc[0])
-            means = group.groupby(["encoding", "tokens"])["value"].mean()
-            ends = [(name, labels[name], means[name].index[-1], means[name].iloc[-1]) for name in names]
+            finish(axes, "training tokens", f"validation {group['title'].iloc[0]}", group["better"].iloc[0])
+            last = drawn.groupby("encoding").last()
+            ends = [(name, labels[name], last.loc[name, "tokens"], last.loc[name, "mean"]) for name in names]
             label_ends(axes, ends, styles)
-            svg = _svg(figure)
+            svg = svg_of(figure)
         alt = f"Learning curves of {listed(names)}"
-        pictures.append(Picture(_file_name("curve", place), "curve", place, alt, (), svg))
+        shown = group[["encoding", "label", "seed", "tokens", "seconds", "value", "id"]]
+        title = group_title(place)
+        pictures.append(Picture(file_name("curve", place), "curve", place, title, alt, (), svg, shown))
     return pictures
 
 
@@ -82,7 +74,7 @@ def score_by_length(summary: pd.DataFrame, references: pd.DataFrame, styles: dic
         notes = _unscored(group)
         labels = {name: _end_label(name, group) for name in names}
         with mpl.rc_context(STYLE):
-            figure, axes = _canvas(list(labels.values()))
+            figure, axes = canvas(list(labels.values()), bottom=0.74)
             points = _points(scored, names)
             sns.lineplot(
                 data=points,
@@ -91,7 +83,7 @@ def score_by_length(summary: pd.DataFrame, references: pd.DataFrame, styles: dic
                 hue="encoding",
                 style="encoding",
                 ax=axes,
-                **_appearance(names, styles, marked=True),
+                **appearance(names, styles, marked=True),
                 estimator=None,
                 errorbar=None,
             )
@@ -100,7 +92,7 @@ def score_by_length(summary: pd.DataFrame, references: pd.DataFrame, styles: dic
                     axes.vlines(row["x"], row["low"], row["high"], styles[row["encoding"]].colour, linewidth=1.2)
             _length_axis(axes, sorted(set(scored["evaluated"])), place["length"])
             _reference_lines(axes, references, place)
-            _finish(
+            finish(
                 axes,
                 "evaluated length",
                 f"{place['split'] or 'test'} {group['title'].iloc[0]}",
@@ -108,9 +100,11 @@ def score_by_length(summary: pd.DataFrame, references: pd.DataFrame, styles: dic
             )
             last = points.sort_values("x").groupby("encoding").last()
             label_ends(axes, [(n, labels[n], last.loc[n, "x"], last.loc[n, "mean"]) for n in names], styles)
-            svg = _svg(figure)
+            svg = svg_of(figure)
         alt = f"Score by evaluated length of {listed(names)}"
-        pictures.append(Picture(_file_name("length", place), "length", place, alt, tuple(notes), svg))
+        shown = group[["encoding", "label", "evaluated", "n", "mean", "low", "high", "seeds", "why"]]
+        title = group_title(place)
+        pictures.append(Picture(file_name("length", place), "length", place, title, alt, tuple(notes), svg, shown))
     return pictures
 
 
@@ -120,7 +114,8 @@ def _groups(frame: pd.DataFrame) -> Iterable[tuple[dict[str, Any], pd.DataFrame]
         yield dict(zip(keys, values, strict=True)), group
 
 
-def _appearance(names: list[str], styles: dict[str, Look], *, marked: bool) -> dict[str, Any]:
+def appearance(names: list[str], styles: dict[str, Look], *, marked: bool) -> dict[str, Any]:
+    """What seaborn wants to draw each encoding in its own look."""
     return {
         "hue_order": names,
         "style_order": names,
@@ -195,40 +190,37 @@ def _unscored(group: pd.DataFrame) -> list[str]:
     return [f"{name} at {listed(lengths)}: {why}" for (name, why), lengths in found.items()]
 
 
-def _canvas(labels: Sequence[str]) -> tuple[Figure, Axes]:
-    """A figure with room at its right for the labels, and height enough that they need not overlap."""
-    room = room_for(labels)
-    height = max(3.1, 1.0 + len(labels) * LINE)
-    figure = Figure(figsize=(WIDTH, height))
-    left, bottom, top = 0.5, 0.55, 0.34
-    box = (left / WIDTH, bottom / height, (WIDTH - left - room) / WIDTH, (height - bottom - top) / height)
-    return figure, figure.add_axes(box)
-
-
-def _finish(axes: Axes, x: str, y: str, better: Any) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel("")
-    text = f"{y} ({better} is better)" if isinstance(better, str) else y
-    # Over the axes rather than beside them, where a long name would be cut off.
-    axes.annotate(
-        text,
-        (0, 1),
-        xycoords=("figure fraction", "axes fraction"),
-        xytext=(8, 8),
-        textcoords="offset points",
-        fontsize=FONT,
-    )
-    axes.tick_params(length=3)
-
-
-def _svg(figure: Figure) -> str:
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return file.getvalue()
-
-
-def _file_name(kind: str, place: dict[str, Any]) -> str:
-    words = [kind, place["task"], place["scale"], place["attention"], place["variant"], f"L{place['length']}"]
-    if kind == "length" and place.get("split") not in (None, "test"):
-        words.append(place["split"])
-    return "-".join("".join(c if c.isalnum() or c in "._=" else "_" for c in str(word)) for word in words if word)
+def decay_by_distance(found: list[dict[str, Any]], styles: dict[str, Look]) -> list[Picture]:
+    """RoFormer's Figure 2: its bound by distance, beside what an encoding's scores were measured to be."""
+    pictures = []
+    for one in found:
+        name, place = one["place"]["encoding"], one["place"]
+        colour = styles[name].colour
+        lines: list[tuple[str, list[float], str, dict[str, Any]]] = [
+            ("measured, random", one.get("random") or [], colour, {"linewidth": 0.7, "alpha": 0.55}),
+            ("measured, same content", one.get("same") or [], colour, {}),
+            ("the paper's bound", one.get("bound") or [], MUTED, {"linestyle": (0, (4, 2))}),
+        ]
+        drawn = [line for line in lines if line[1]]
+        if not drawn:
+            continue
+        ends, looks = [], {}
+        with mpl.rc_context(STYLE):
+            figure, axes = canvas([line[0] for line in drawn])
+            for label, values, hue, how in drawn:
+                # Each as a share of its own largest value: a bound of sums and a score have no common unit.
+                most = max(map(abs, values)) or 1.0
+                scaled = [value / most for value in values]
+                axes.plot(one["distances"], scaled, color=hue, **how)
+                ends.append((label, label, one["distances"][-1], scaled[-1]))
+                looks[label] = Look(hue, "o", "")
+            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+            finish(axes, "relative distance", f"{one['label']}: score, as a share of its largest")
+            label_ends(axes, ends, looks)
+            svg = svg_of(figure)
+        data = pd.DataFrame({"distance": one["distances"], **{line[0]: line[1] for line in drawn}})
+        alt = f"Decay by distance of {one['label']}"
+        notes = ("The paper's bound is of the largest size of a score: random queries and keys need not follow it.",)
+        name = file_name("decay", place) + "-" + plain_name([place["encoding"]])
+        pictures.append(Picture(name, "decay", place, str(one["label"]), alt, notes, svg, data))
+    return pictures

@@ -1,4 +1,4 @@
-"""The statistics of a report: Student's interval of a mean, and of a paired difference.
+"""The statistics of a report: Student's interval of a mean, and of a paired difference; Holm; power; McNemar.
 
 A paired t-test is a t-test of the differences, so one function serves both.
 """
@@ -13,6 +13,8 @@ from scipy import stats
 
 LEVEL = 0.95
 SEEDS_FOR_A_CLAIM = 5
+POWER = 0.8
+MOST_SEEDS = 1000
 
 
 class Interval(NamedTuple):
@@ -53,3 +55,44 @@ def holm(values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def power(effect: float, seeds: int) -> float:
+    """How often the two-sided paired t-test at 5 % finds a true difference of `effect` standard deviations.
+
+    The standard deviation is that of the differences. Cohen 1988, section 2.3: by the noncentral t distribution.
+    """
+    freedom, shift = seeds - 1, abs(effect) * math.sqrt(seeds)
+    limit = float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    # A large shift leaves nothing in the lower tail, where SciPy's series ends in no number.
+    lower = float(stats.nct.cdf(-limit, freedom, shift)) if shift < 5 else 0.0
+    return float(stats.nct.sf(limit, freedom, shift)) + lower
+
+
+def seeds_needed(difference: float, sd: float) -> int | None:
+    """The fewest seeds with which four of five repetitions would find a difference of this size at 5 %.
+
+    Taken as if the observed difference and standard deviation were the true ones, and never fewer than a claim
+    needs. None where more than a thousand are needed, or where nothing can be said (one seed, no difference).
+    """
+    if not (math.isfinite(difference) and math.isfinite(sd)) or difference == 0:
+        return None
+    if sd == 0:
+        return SEEDS_FOR_A_CLAIM
+    effect = difference / sd
+    if power(effect, MOST_SEEDS) < POWER:
+        return None
+    low, high = 1, MOST_SEEDS  # one seed tells nothing, and power grows with the seeds: halve the range
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(effect, middle) >= POWER else (middle, high)
+    return max(high, SEEDS_FOR_A_CLAIM)
+
+
+def mcnemar(only_mine: int, only_theirs: int) -> float:
+    """The exact two-sided p of McNemar's test: items that one model alone got right fall to either side like a coin.
+
+    McNemar 1947, by the binomial distribution: items that both or neither got right say nothing.
+    """
+    together = only_mine + only_theirs
+    return float(stats.binomtest(only_mine, together).pvalue) if together else 1.0

@@ -18,10 +18,10 @@ LINE = SMALL * 1.35 / 72
 
 def room_for(labels: Sequence[str]) -> float:
     """The inches to leave free at a figure's right; long labels are cut rather than leave no figure."""
-    return min(0.42 * WIDTH, max(map(_width, labels), default=0) + 0.4)
+    return min(0.42 * WIDTH, max(map(width_of, labels), default=0) + 0.4)
 
 
-def _width(text: str) -> float:
+def width_of(text: str) -> float:
     """The width of a text in inches."""
     font = FontProperties(family="DejaVu Sans", size=SMALL)
     width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
@@ -32,14 +32,14 @@ def _shortened(text: str, room: float, *, head: float = 0.5) -> str:
     """A text cut (in its middle, or with another part of it as the head) until it fits."""
     keep = len(text)
     short = text
-    while _width(short) > room and keep > 4:
+    while width_of(short) > room and keep > 4:
         keep -= 1
         first = round(keep * head)
         short = f"{text[:first]}\u2026{text[len(text) - (keep - first) :] if keep > first else ''}"
     return short
 
 
-def _fitted(labels: Sequence[str], room: float) -> list[str]:
+def fitted(labels: Sequence[str], room: float) -> list[str]:
     """Labels cut until they fit; those that would become the same lose what they have in common instead."""
     short = [_shortened(label, room) for label in labels]
     result = []
@@ -64,7 +64,7 @@ def label_ends(axes: Axes, ends: list[tuple[str, str, float, float]], styles: di
     placed = spread(wanted, gap=LINE / tall)
     furthest = max((x for _, _, x, _ in ends), default=0.0)
     inch = 1 / (box.width * WIDTH)
-    labels = _fitted([label for _, label, _, _ in ends], room)
+    labels = fitted([label for _, label, _, _ in ends], room)
     for (name, _, x, y), label, height in zip(ends, labels, placed, strict=True):
         look = styles[name]
         axes.plot(

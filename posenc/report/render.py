@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from posenc.errors import StoreError
-from posenc.paths import content
-from posenc.report import facts, figures, style, tables, tuning, view, words
-from posenc.report.figures import Picture
+from posenc.report import (
+    answer,
+    facts,
+    figures,
+    forests,
+    items,
+    paper,
+    speed,
+    style,
+    tables,
+    tuning,
+    view,
+    walltime,
+    words,
+)
+from posenc.report.canvas import Picture
+from posenc.report.pages import html_page, latex, markdown_page
+from posenc.report.places import key_of, slugs
 from posenc.store import Store, write_atomically
 
-_THEME = {style.INK: "--ink", style.MUTED: "--muted", style.GRID: "--line", style.PAPER: "--paper"} | {
-    light: f"--hue-{index}" for index, (light, _) in enumerate(style.PALETTE)
-}
+_OWN = ("answer", "curve-", "decay-", "forest-", "length-", "speed-")
+"""How the names of a report's figures begin."""
 
 
 def write_report(store: Store, output: Path) -> Path:
@@ -31,48 +42,106 @@ def write_report(store: Store, output: Path) -> Path:
     Raises:
         StoreError: the records are missing or damaged, or the folder cannot be written.
     """
-    files = _files(store)
     output = Path(output)
+    files = _files(store, output)
     try:
         for name, text in files.items():
             write_atomically(output / name, text)
-        for path in (output / "figures").glob("*.svg"):
+        for path in (output / "figures").glob("*"):
             # A figure of an earlier run of the suite; beside this report it would only mislead.
-            if path.name.startswith(("curve-", "length-")) and f"figures/{path.name}" not in files:
+            if path.name.startswith(_OWN) and f"figures/{path.name}" not in files:
                 path.unlink()
     except OSError as error:
         raise StoreError(f"cannot write the report to {output}: {error}") from None
     return output / "index.html"
 
 
-def _files(store: Store) -> dict[str, str]:
-    """Every file of the report by its path, the HTML file last."""
+@dataclass(frozen=True)
+class Found:
+    """All that a report is made from, as tables; theory apart, since nothing is trained there."""
+
+    manifest: dict[str, Any]
+    records: list[dict[str, Any]]
+    frame: pd.DataFrame
+    summary: pd.DataFrame
+    theory: pd.DataFrame
+    cost: pd.DataFrame
+    items: pd.DataFrame
+    curves: pd.DataFrame
+    times: pd.DataFrame
+    stages: pd.DataFrame
+    references: pd.DataFrame
+    differences: pd.DataFrame
+    tried: pd.DataFrame
+    bench: pd.DataFrame
+
+
+def read(store: Store) -> Found:
+    """A suite's records as tables."""
     manifest, records, tried = tuning.choose(store.read_manifest(), store.records())
     frame = tables.scores_frame(records, manifest)
     summary = tables.summary(frame, manifest)
-    cost = tables.cost_table(frame)
     cells = [{"id": cell["id"], "config": cell["config"]} for cell in manifest["cells"]]
-    differences = tables.configuration_differences(cells, manifest["suite"].get("baseline") or "")
-    references = tables.references(records, manifest)
-    pictures = _pictures(store, manifest, records, summary, references)
-    model = _model(manifest, records, summary, references, cost, differences)
-    model["tuning"] = view.tuning_grids(tried)
-    result = {f"figures/{picture.name}.svg": picture.svg for picture in pictures}
-    csv = {"scores": frame, "summary": summary, "cost": cost, "configuration": differences}
-    for name, table in (csv | {"tuning": tried} if len(tried) else csv).items():
-        result[f"tables/{name}.csv"] = table.to_csv(index=False, lineterminator="\n")
-    result["tables/summary.tex"] = "\n".join(_latex(table) for table in model["results"])
-    result["report.md"] = _markdown_page(model, pictures)
-    result["index.html"] = _html_page(model, pictures)
+    baseline = manifest["suite"].get("baseline") or ""
+    curves = _curves(store, manifest, records)
+    trained = frame[frame["split"] != "theory"]
+    return Found(
+        manifest=manifest,
+        records=records,
+        frame=frame,
+        summary=summary[summary["split"] != "theory"],
+        theory=frame[frame["split"] == "theory"],
+        cost=tables.cost_table(trained),
+        items=items.item_table(store, records, manifest),
+        curves=curves,
+        times=walltime.equal_time(curves, baseline),
+        stages=paper.stage_frame(records, manifest),
+        references=tables.references(records, manifest),
+        differences=tables.configuration_differences(cells, baseline),
+        tried=tried,
+        bench=speed.read(store.folder.parent / "bench.json"),
+    )
+
+
+def _files(store: Store, output: Path) -> dict[str, str]:
+    """Every file of the report by its path, the HTML file last."""
+    found = read(store)
+    pictures = _pictures(found)
+    result = {}
+    for picture in pictures:
+        result[f"figures/{picture.name}.svg"] = picture.svg
+        result[f"figures/{picture.name}.csv"] = _csv(picture.data)
+    csv = {"scores": found.frame, "summary": found.summary, "cost": found.cost, "configuration": found.differences}
+    more = {"tuning": found.tried, "items": found.items, "time": found.times, "stages": found.stages,
+            "speed": found.bench}  # fmt: skip
+    for name, table in (csv | {name: table for name, table in more.items() if len(table)}).items():
+        result[f"tables/{name}.csv"] = _csv(table)
+    model = _model(found, pictures, _folder_of_cells(store, output))
+    result["tables/summary.tex"] = "\n".join(latex(table) for table in model["results"])
+    result["report.md"] = markdown_page(model)
+    result["index.html"] = html_page(model)
     return result
 
 
-def _pictures(
-    store: Store, manifest: dict[str, Any], records: list[dict[str, Any]], summary: pd.DataFrame, refs: pd.DataFrame
-) -> list[Picture]:
-    styles = style.looks(cell["config"]["encoding"]["name"] for cell in manifest["cells"])
-    pictures = figures.learning_curves(_curves(store, manifest, records), styles)
-    pictures += figures.score_by_length(summary, refs, styles)
+def _csv(table: pd.DataFrame) -> str:
+    return str(table.to_csv(index=False, lineterminator="\n"))
+
+
+def _folder_of_cells(store: Store, output: Path) -> str:
+    """The way from the report to the records, where the report lies among them; else no links can be trusted."""
+    folder = output.absolute()
+    return os.path.relpath(store.folder / "cells", folder) if folder.is_relative_to(store.folder) else ""
+
+
+def _pictures(found: Found) -> list[Picture]:
+    names = [cell["config"]["encoding"]["name"] for cell in found.manifest["cells"]]
+    styles = style.looks([*names, *found.bench["encoding"]])
+    pictures = forests.overview(answer.chosen_rows(found.summary), styles)
+    pictures += forests.differences(found.summary, found.items, styles)
+    pictures += figures.learning_curves(found.curves, styles)
+    pictures += figures.score_by_length(found.summary, found.references, styles)
+    pictures += figures.decay_by_distance(paper.decays(found.records, found.manifest), styles)
+    pictures += speed.pictures(found.bench, styles)
     taken: dict[str, int] = {}
     unique = []
     for picture in pictures:  # two names may become one when what no file name can hold is left out
@@ -94,9 +163,9 @@ def _curves(store: Store, manifest: dict[str, Any], records: list[dict[str, Any]
         except ValueError as error:
             raise StoreError(f"curve.jsonl of cell {record['name']} is damaged ({error}): run the cell again") from None
         place = {**tables.coordinates(record["config"]), "variant": by_id.get(record["id"], "")}
-        place["label"] = named[record["id"]]
+        place |= {"label": named[record["id"]], "id": record["id"]}
         rows += [
-            {**place, "tokens": row["tokens"], "value": float(row["value"]), **metric}
+            {**place, "tokens": row["tokens"], "seconds": row.get("seconds"), "value": float(row["value"]), **metric}
             for row in curve
             if row.get("split") == "validation"
             and row.get("metric") == metric.get("name")
@@ -104,9 +173,8 @@ def _curves(store: Store, manifest: dict[str, Any], records: list[dict[str, Any]
             and words.is_number(row.get("value"))
             and words.is_number(row.get("tokens"))
         ]
-    return pd.DataFrame(
-        rows, columns=[*tables.GROUP, "encoding", "label", "seed", "tokens", "value", "title", "better"]
-    )
+    columns = (*tables.GROUP, "encoding", "label", "id", "seed", "tokens", "seconds", "value", "title", "better")
+    return pd.DataFrame(rows, columns=list(columns))
 
 
 def _curve_metric(record: dict[str, Any]) -> dict[str, Any]:
@@ -115,122 +183,56 @@ def _curve_metric(record: dict[str, Any]) -> dict[str, Any]:
     return metrics.get(record.get("choice"), record.get("metric") or {})
 
 
-def _model(
-    manifest: dict[str, Any],
-    records: list[dict[str, Any]],
-    summary: pd.DataFrame,
-    references: pd.DataFrame,
-    cost: pd.DataFrame,
-    differences: pd.DataFrame,
-) -> dict[str, Any]:
+def _model(found: Found, pictures: list[Picture], cells_folder: str) -> dict[str, Any]:
     """All that the templates show."""
-    suite = manifest["suite"]
+    manifest, records = found.manifest, found.records
+    suite = {
+        key: str(manifest["suite"].get(key) or "") for key in ("name", "title", "description", "baseline", "scale")
+    }
     data = facts.datasets(manifest, records)
-    ended = {record["id"] for record in records}
+    labels = facts.data_labels(data)
+    ended = {record["id"]: record for record in records}
+    by_id = tables.variants(manifest["cells"])
+    places = [
+        {**tables.coordinates(cell["config"]), "variant": by_id[cell["id"]], "cell": cell} for cell in manifest["cells"]
+    ]
+    known = slugs(places)
+    papers = paper.sections(manifest, found.frame, found.stages, labels)
     return {
-        "suite": {key: str(suite.get(key) or "") for key in ("name", "title", "description", "baseline", "scale")},
+        "suite": suite,
+        "answer": answer.answer(found.summary, found.items, found.cost, data, manifest["suite"], manifest["cells"]),
         "compared": facts.compared(manifest),
         "counts": facts.counts(manifest, records),
         "data": data,
-        "results": view.result_tables(summary, references, facts.data_labels(data)),
+        "results": view.result_tables(found.summary, found.references, labels),
+        "pictures": pictures,
+        "shown_apart": ("curve", "length") if papers else ("curve", "length", "decay"),
+        "forests_of": lambda table: _forests_of(table, pictures),
+        "slug_of": lambda place: known.get(key_of(place), ""),
         "finished": any(record["status"] == "done" for record in records),
-        "cost": view.cost_grids(cost),
-        "differences": view.different_configurations(differences),
+        "time": view.time_grids(found.times, suite["baseline"]),
+        "tuning": view.tuning_grids(found.tried),
+        "paper": papers,
+        "theory": paper.theory_grid(found.theory),
+        "cost": view.cost_grids(found.cost),
+        "speed": speed.grids(found.bench),
+        "differences": view.different_configurations(found.differences),
         "endings": facts.endings(records),
-        "unscored": view.unscored(summary),
+        "unscored": view.unscored(found.summary),
         "waiting": [cell["name"] for cell in manifest["cells"] if cell["id"] not in ended],
+        "records": facts.record_lists(places, known, ended),
+        "cells_folder": cells_folder,
         "provenance": facts.provenance(manifest, records),
     }
 
 
-def _html_page(model: dict[str, Any], pictures: list[Picture]) -> str:
-    folder = content("reports")
-    environment = _environment(folder / "templates", autoescape=True)
-    sheet = (folder / "style.css").read_text(encoding="utf-8")
-    shown = [(picture, inlined(picture)) for picture in pictures]
-    page = environment.get_template("report.html.j2").render(
-        **model, pictures=shown, group_title=view.group_title, style=Markup(sheet), palette=style.PALETTE
-    )
-    return page + "\n"
-
-
-def _markdown_page(model: dict[str, Any], pictures: list[Picture]) -> str:
-    environment = _environment(content("reports") / "templates", finalize=words.markdown)
-    page = environment.get_template("report.md.j2").render(
-        **model,
-        pictures=pictures,
-        group_title=view.group_title,
-        table_of=_markdown_results,
-        grid_of=lambda grid: _markdown_table(grid.head, grid.rows),
-        image_of=lambda picture: words.Markdown(f"![{words.markdown(picture.alt)}](figures/{picture.name}.svg)"),
-    )
-    return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
-
-
-def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> words.Markdown:
-    """A Markdown table: names to the left, numbers to the right."""
-    lines = [list(map(words.markdown, head)), ["---"] + ["---:"] * (len(head) - 1)]
-    lines += [list(map(words.markdown, row)) for row in rows]
-    return words.Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
-
-
-def _markdown_results(table: view.ResultTable) -> words.Markdown:
-    head = ["encoding"]
-    for length in table.lengths:
-        head += [f"at {length:,}" + (" (trained)" if length == table.trained else ""), "difference"]
-    rows: list[list[str]] = []
-    for row in table.rows:
-        texts = [row.label]
-        for entry in row.entries:
-            score = words.Markdown(f"**{words.markdown(entry.score)}**") if entry.best else entry.score
-            texts += [score or entry.why, entry.difference]
-        rows.append([*texts, row.seeds])
-    rows += [[f"{name} (no model)", score] + [""] * (len(head) - 1) for name, score in table.references]
-    return _markdown_table([*head, "seeds"], rows)
-
-
-def _environment(
-    templates: Path, *, autoescape: bool = False, finalize: Callable[[Any], Any] | None = None
-) -> Environment:
-    """Either way whatever a template prints is escaped, unless it says that it is markup already."""
-    return Environment(
-        loader=FileSystemLoader(templates),
-        autoescape=autoescape,
-        finalize=finalize,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def inlined(picture: Picture) -> Markup:
-    """A figure's SVG for an HTML page: no prologue, ids of its own, the page's colours and letters."""
-    svg = picture.svg[picture.svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg, count=2)
-    svg = re.sub(
-        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
-    )
-    svg = re.sub(r'\bid="([^"]*)"', rf'id="{escape(picture.name)}--\1"', svg)
-    svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{escape(picture.name)}--", svg)
-    svg = re.sub(r"(font:[^;\"]*?px)[^;\"]*", r"\1 var(--sans)", svg)
-    for colour, variable in _THEME.items():
-        svg = svg.replace(colour, f"var({variable})")
-    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(picture.alt)}"', 1))
-
-
-def _latex(table: view.ResultTable) -> str:
-    """One result table as a LaTeX tabular (booktabs)."""
-    head = ["encoding", "seeds"]
-    for length in table.lengths:
-        head += [f"{length}: mean", f"{length}: difference"]
-    rows = []
-    for row in table.rows:
-        texts = [row.label, row.seeds]
-        for entry in row.entries:
-            texts += [entry.score or entry.why, entry.difference]
-        rows.append(texts)
-    caption = f"{table.title}; {table.metric}; data: {table.data}"
-    comment = "% " + " ".join(caption.split())
-    text = str(pd.DataFrame(rows, columns=head).to_latex(index=False, escape=True))
-    return comment + "\n" + text.replace("\u00b1", r"$\pm$").replace(words.MINUS, "$-$").replace("\u2013", "--")
+def _forests_of(table: view.ResultTable, pictures: list[Picture]) -> list[Picture]:
+    """The figure of the differences that a table tells of."""
+    return [
+        one
+        for one in pictures
+        if table.main
+        and one.kind == "forest"
+        and key_of(one.place) == key_of(table.place)
+        and str(one.place["split"]) == table.split
+    ]

@@ -22,7 +22,7 @@ INK, MUTED, GRID, PAPER = "#1c2127", "#5b6570", "#e3e6ea", "#ffffff"
 FIXED_SLOTS = ("sinusoidal", "rope", "learned", "t5", "none", "shaw", "rope_outside", "alibi")
 DASHES: tuple[Any, ...] = ("", (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
-WIDTH, FONT, SMALL = 4.8, 8.5, 7.5  # inches, points
+WIDTH, FONT, SMALL = 4.8, 9.5, 8.5  # inches, points
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "posenc",

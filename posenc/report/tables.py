@@ -89,14 +89,18 @@ def variants(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         apart = (*_NOT_AN_AXIS, *(cell.get("tuned") or ()))
         keys = {key: value for key, value in flat(cell["config"]).items() if not _is_key(key, apart)}
         places.setdefault(tuple(coordinates(cell["config"]).values()), []).append((cell["id"], keys))
-    varied: set[str] = set()
-    for members in places.values():
+    varied: dict[Any, set[str]] = {}
+    for place, members in places.items():
         names = {key for _, keys in members for key in keys}
-        varied |= {key for key in names if len({repr(keys.get(key)) for _, keys in members}) > 1}
-    shown = sorted(key for key in varied if key not in _FOLLOWS_FROM_OTHERS) or sorted(varied)
+        found = {key for key in names if len({repr(keys.get(key)) for _, keys in members}) > 1}
+        varied.setdefault(place[0], set()).update(found)  # of one task: another need not vary the same
+    shown = {
+        task: sorted(key for key in found if key not in _FOLLOWS_FROM_OTHERS) or sorted(found)
+        for task, found in varied.items()
+    }
     return {
-        name: ", ".join(f"{key}={keys[key]}" for key in shown if key in keys)
-        for members in places.values()
+        name: ", ".join(f"{key}={keys[key]}" for key in shown[place[0]] if key in keys)
+        for place, members in places.items()
         for name, keys in members
     }
 
@@ -204,11 +208,14 @@ def summary(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
     """A row for each encoding, task, attention, trained length and evaluated length.
 
     mean, sd, low, high: over the n seeds that have a score (95 % interval, Student's t), of the `cells` asked for.
-    difference, difference_low, difference_high: from the baseline, over the `pairs` of seeds that both have.
-    p, p_holm: of the paired t-test, and Holm-adjusted over all comparisons here with seeds enough for a claim.
+    difference, difference_sd, difference_low, difference_high: from the baseline, over the `pairs` of seeds that both
+        have.
+    named: whether the suite named this comparison beforehand: its claim against its baseline, in the main metric of
+        the task's first test split, at the trained length.
+    p, p_holm: of the paired t-test, and Holm-adjusted over the comparisons named that have seeds enough for a claim.
     why: why there is no mean. note: why seeds are missing. baseline_note: why the difference is missing or over fewer.
     """
-    baseline = manifest["suite"].get("baseline")
+    baseline, claim = manifest["suite"].get("baseline"), manifest["suite"].get("claim") or ""
     by_id = variants(manifest["cells"])
     whole = frame.assign(variant=frame["id"].map(lambda name: by_id.get(name, "")))
     waiting = _planned(whole, manifest)
@@ -226,20 +233,36 @@ def summary(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
                     **{key: group[key].iloc[0] for key in ("title", "better", "main", "label")},
                     "encoding": name,
                     "baseline": baseline,
+                    "claim": claim,
                     **_mean(group, scores[name]),
                     **_difference(name, baseline, scores, column),
                 }
             )
     result = pd.DataFrame(rows, columns=list(_SUMMARY_FIELDS))
-    claims = result["main"].astype(bool) & (result["pairs"] >= SEEDS_FOR_A_CLAIM) & result["p"].notna()
-    result.loc[claims, "p_holm"] = holm(list(result.loc[claims, "p"]))
+    result["named"] = _named(result)
+    tested = result["named"] & (result["pairs"] >= SEEDS_FOR_A_CLAIM) & result["p"].notna()
+    result.loc[tested, "p_holm"] = holm(list(result.loc[tested, "p"]))
     return result
 
 
+def _named(result: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows hold the suite's claim against its baseline: one for each group of cells."""
+    if result.empty:
+        return pd.Series([], dtype=bool)
+    first = result[result["main"].astype(bool)].groupby(GROUP, dropna=False, sort=False)["split"].transform("first")
+    own = (
+        result["main"].astype(bool)
+        & (result["evaluated"] == result["length"])
+        & (result["encoding"] == result["claim"])
+    )
+    return own & (result["split"] == first.reindex(result.index))
+
+
 _SUMMARY_FIELDS = (
-    *(*COLUMN, "title", "better", "main", "encoding", "label", "baseline"),
+    *(*COLUMN, "title", "better", "main", "encoding", "label", "baseline", "claim", "named"),
     *("n", "cells", "mean", "sd", "low", "high", "seeds", "why", "note"),
-    *("pairs", "difference", "difference_low", "difference_high", "p", "p_holm", "baseline_note"),
+    *("pairs", "difference", "difference_sd", "difference_low", "difference_high"),
+    *("p", "p_holm", "baseline_note"),
 )
 
 
@@ -297,6 +320,7 @@ def _difference(name: str, baseline: Any, scores: dict[str, dict[Any, float]], c
     return {
         "pairs": len(seeds),
         "difference": result.mean,
+        "difference_sd": result.sd,
         "p": result.p,
         "p_holm": math.nan,
         "baseline_note": note,

@@ -11,6 +11,7 @@ import pandas as pd
 from posenc.report import words
 from posenc.report.figures import at_place
 from posenc.report.intervals import SEEDS_FOR_A_CLAIM
+from posenc.report.places import group_title
 from posenc.report.tables import GROUP
 
 
@@ -22,6 +23,7 @@ class Entry:
     difference: str = ""
     why: str = ""
     best: bool = False
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,23 +52,26 @@ class ResultTable:
     references: tuple[tuple[str, str], ...]
     claims: tuple[str, ...]
     notes: tuple[str, ...]
+    place: dict[str, Any]
+    split: str
+    main: bool
     data: str = ""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A plain table of texts."""
+    """A plain table of texts. `keys` are what its rows sort by, where the texts' first numbers do not tell."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...] = field(default=())
+    keys: tuple[tuple[Any, ...], ...] = field(default=())
 
-
-def group_title(place: Mapping[str, Any], *, task: bool = True) -> str:
-    """`enwik8, performer attention, trained at length 64`."""
-    parts = [place["task"]] if task else []
-    parts.append(f"{place['attention']} attention" if place["attention"] else "")
-    parts += [place["variant"], f"trained at length {place['length']:,}"]
-    return ", ".join(str(part) for part in parts if part)
+    @property
+    def texts(self) -> tuple[bool, ...]:
+        """Which columns hold words, mostly: those stand to the left, figures to the right."""
+        return tuple(
+            sum(words.is_wordy(row[index]) for row in self.rows) * 2 > len(self.rows) for index in range(len(self.head))
+        )
 
 
 def result_tables(summary: pd.DataFrame, references: pd.DataFrame, data: Mapping[Any, str]) -> list[ResultTable]:
@@ -112,6 +117,9 @@ def _result_table(place: dict[str, Any], group: pd.DataFrame, references: pd.Dat
         references=_reference_scores(references, decimals) if is_main else (),
         claims=tuple(claims(group)) if is_main else (),
         notes=tuple(_notes(group)),
+        place={key: place[key] for key in GROUP},
+        split=str(place["split"]),
+        main=is_main,
         data=data,
     )
 
@@ -132,7 +140,8 @@ def _entry(row: Mapping[str, Any] | None, decimals: int, best: float | None) -> 
         difference = words.with_half_width(row["difference"], difference_half, decimals, signed=True)
     elif row["encoding"] == row["baseline"]:
         difference = "baseline"
-    return Entry(words.with_half_width(row["mean"], half, decimals), difference, best=row["mean"] == best)
+    score = words.with_half_width(row["mean"], half, decimals)
+    return Entry(score, difference, best=row["mean"] == best, value=float(row["mean"]))
 
 
 def _notes(group: pd.DataFrame) -> list[str]:
@@ -143,9 +152,9 @@ def _notes(group: pd.DataFrame) -> list[str]:
             if isinstance(text, str):
                 notes.setdefault(text, []).append((row["encoding"], row["evaluated"]))
     said = [f"{_where(places, group)}: {text}." for text, places in notes.items()]
-    if group["p_holm"].notna().any():
+    if (group["pairs"] >= SEEDS_FOR_A_CLAIM).any():
         said.append(
-            "Told apart: p < 0.05 in the paired t-test, Holm-adjusted over all such comparisons of this report."
+            "What was not named by the suite is described, not claimed: no interval here is adjusted for their number."
         )
     return said
 
@@ -157,32 +166,33 @@ def _where(places: list[tuple[str, int]], group: pd.DataFrame) -> str:
 
 
 def claims(group: pd.DataFrame) -> list[str]:
-    """What may be said of the differences at each evaluated length; of too few seeds, only that they are too few."""
-    if not (group["pairs"] > 0).any():
-        seeds = int(group["n"].max()) if len(group) else 0
-        return [_too_few(seeds)] if 0 < seeds < SEEDS_FOR_A_CLAIM else []
-    said: list[str] = []
-    for length, column in group.groupby("evaluated"):
-        enough = column[column["pairs"] >= SEEDS_FOR_A_CLAIM]
-        for pairs, few in column[column["pairs"].between(1, SEEDS_FOR_A_CLAIM - 1)].groupby("pairs"):
-            whole = len(few) == len(column[column["pairs"] > 0])
-            said.append(_too_few(int(pairs)) if whole else f"{words.listed(few['encoding'])}: {_too_few(int(pairs))}")
-        kinds: dict[str, list[str]] = {}
-        for row in enough.to_dict("records"):
-            kinds.setdefault(_verdict(row), []).append(row["encoding"])
-        if kinds:
-            found = "; ".join(
-                f"{kind} {column['baseline'].iloc[0]}: {', '.join(names)}" for kind, names in kinds.items()
+    """What may be said of the comparison that the suite names; of too few seeds, only that they are few."""
+    seeds = int(group["n"].max()) if len(group) else 0
+    claim, baseline = (str(group[key].iloc[0] or "") for key in ("claim", "baseline"))
+    named = group[group["named"].astype(bool)]
+    if claim and baseline and named.empty and claim not in set(group["encoding"]):
+        return [f"The suite names {claim} against {baseline}; {claim} was not run here."]
+    said = []
+    if not claim or not baseline:
+        said.append("The suite names no comparison: what follows is described, not claimed.")
+    for row in named.to_dict("records"):
+        if row["pairs"] >= SEEDS_FOR_A_CLAIM and words.is_number(row["p_holm"]):
+            said.append(
+                f"The named comparison, at {row['evaluated']:,}: {claim} is {verdict(row)} {baseline}"
+                f" (p {words.p_value(row['p_holm'])}, Holm-adjusted)."
             )
-            said.append(f"At {length:,}: {found}.")
-    return list(dict.fromkeys(said))
+    compared = int((named if len(named) else group)["pairs"].max()) if len(group) else 0
+    few = compared or seeds
+    return [*said, too_few(few)] if 0 < few < SEEDS_FOR_A_CLAIM else said
 
 
-def _too_few(seeds: int) -> str:
+def too_few(seeds: int) -> str:
+    """What is said in place of a claim."""
     return f"{words.plural(seeds, 'seed')}: too few for a claim (five needed)."
 
 
-def _verdict(row: Mapping[str, Any]) -> str:
+def verdict(row: Mapping[str, Any]) -> str:
+    """How the claim came out against the baseline, of a comparison that was tested."""
     if row["p_holm"] >= 0.05:
         return "not told apart from"
     return "better than" if (row["difference"] < 0) == (row["better"] == "lower") else "worse than"
@@ -208,7 +218,40 @@ def cost_grids(cost: pd.DataFrame) -> list[tuple[str, Grid]]:
             )
             for row in group.to_dict("records")
         ]
-        grids.append((group_title(dict(zip(GROUP, values, strict=True))), Grid(head, tuple(rows))))
+        fields = ("label", "parameters", "positional_parameters", "flops_per_token", "tokens_seen", "tokens_per_second",
+                  "seconds", "peak_memory_bytes", "cells")  # fmt: skip
+        keys = tuple(tuple(row[field] for field in fields) for row in group.to_dict("records"))
+        grids.append((group_title(dict(zip(GROUP, values, strict=True))), Grid(head, tuple(rows), keys)))
+    return grids
+
+
+def time_grids(found: pd.DataFrame, baseline: str) -> list[tuple[str, Grid]]:
+    """Validation scores at equal steps and at equal wall-clock, for each group of cells."""
+    grids = []
+    for place, group in found.groupby(GROUP, dropna=False, sort=False):
+        decimals = words.decimals_for(group["at_end"])
+        better = group["better"].iloc[0]
+        title = f"{group_title(dict(zip(GROUP, place, strict=True)))}: validation {group['title'].iloc[0]}"
+        title += f", {better} is better" if isinstance(better, str) else ""
+        limit = words.duration(group["limit"].iloc[0])
+        head = ["encoding", "training time", "at equal steps", f"after {limit}"]
+        rows = []
+        for row in group.to_dict("records"):
+            texts = [str(row["label"]), words.duration(row["seconds"])]
+            texts.append(words.with_half_width(row["at_end"], row["at_end_half"], decimals))
+            in_time = words.with_half_width(row["in_time"], row["in_time_half"], decimals)
+            texts.append(in_time if row["n"] else str(row["why"]))
+            if baseline:
+                apart = words.with_half_width(row["difference"], row["difference_half"], decimals, signed=True)
+                texts.append("baseline" if row["encoding"] == baseline else apart if row["pairs"] else "\u2013")
+            rows.append(tuple(texts))
+        if baseline:
+            head.append(f"difference from {baseline} then")
+        keys = tuple(
+            (row["label"], row["seconds"], row["at_end"], row["in_time"], row["difference"])[: len(head)]
+            for row in group.to_dict("records")
+        )
+        grids.append((title, Grid(tuple(head), tuple(rows), keys)))
     return grids
 
 

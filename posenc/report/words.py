@@ -47,6 +47,16 @@ def with_half_width(value: Any, half: Any, decimals: int, *, signed: bool = Fals
     return f"{text} \u00b1 {width}"
 
 
+def p_value(value: float) -> str:
+    """Two figures, or that it is smaller than any that matters."""
+    return "< 0.0001" if value < 0.0001 else f"= {value:.2g}"
+
+
+def times(value: Any) -> str:
+    """A ratio: `1.12 times`."""
+    return f"{value:.2f} times" if is_number(value) else "\u2013"
+
+
 def count(value: Any) -> str:
     """A whole number with thousands set apart."""
     return f"{round(value):,}" if is_number(value) else "\u2013"
@@ -82,6 +92,19 @@ def duration(seconds: Any) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def short_time(seconds: Any) -> str:
+    """A time in a unit that reads well: `1.23 ms`."""
+    if not is_number(seconds):
+        return "\u2013"
+    size, unit = next(((s, u) for s, u in ((1.0, "s"), (1e-3, "ms")) if seconds >= s), (1e-6, "\u00b5s"))
+    return f"{seconds / size:.3g} {unit}"
+
+
+def is_wordy(text: str) -> bool:
+    """Whether a cell of a table holds words rather than a figure."""
+    return bool(text) and not re.match(r"[-+\u2212<\u2013]?\s*\d|\u2013$", text)
 
 
 def plural(amount: int, noun: str) -> str:

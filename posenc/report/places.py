@@ -1,0 +1,49 @@
+"""Groups of cells that are compared with each other: what each is called, in words and in links."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from posenc.report.tables import GROUP
+
+Key = tuple[Any, ...]
+
+
+def key_of(place: Mapping[str, Any]) -> Key:
+    """A group's key; a missing value is None, however pandas wrote it."""
+    values = (place[name] for name in GROUP)
+    return tuple(None if value is None or value != value else value for value in values)
+
+
+def group_title(place: Mapping[str, Any], *, task: bool = True) -> str:
+    """`enwik8, performer attention, trained at length 64`."""
+    parts = [place["task"]] if task else []
+    parts.append(f"{place['attention']} attention" if place["attention"] else "")
+    parts += [place["variant"], f"trained at length {place['length']:,}" if place["length"] else ""]
+    return ", ".join(str(part) for part in parts if part)
+
+
+def plain_name(words: Iterable[Any]) -> str:
+    """Words joined to a name that any file system, any address and any HTML id can hold."""
+    text = "-".join(str(word) for word in words if word)
+    text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return "".join(c if c.isalnum() or c in "._=-" else "_" for c in text)
+
+
+def slug(place: Mapping[str, Any]) -> str:
+    """`enwik8-smoke-softmax-L64`: two groups may share one, where they differ in what no file name can hold."""
+    return plain_name([*(place[name] for name in GROUP[:-1]), f"L{place['length']}"])
+
+
+def slugs(places: Iterable[Mapping[str, Any]]) -> dict[Key, str]:
+    """A slug of its own for each group, the same whenever the same groups come in the same order."""
+    found: dict[Key, str] = {}
+    for place in places:
+        if key_of(place) not in found:
+            name, number = slug(place), 2
+            while name in found.values():
+                name, number = f"{slug(place)}-{number}", number + 1
+            found[key_of(place)] = name
+    return found
