@@ -262,11 +262,24 @@ def test_packed_rows_give_what_their_examples_give_one_by_one(name: str, form: s
 # Which backend
 
 
-def test_auto_is_sdpa_but_the_reference_where_weights_are_needed() -> None:
-    assert choose_backend("auto", registry.create("t5", STACK), 0.0, "cpu") == "sdpa"
-    assert choose_backend("auto", registry.create("shaw", STACK), 0.0, "cuda") == "reference"
-    assert choose_backend("auto", registry.create("rope+shaw", STACK), 0.0, "cpu") == "reference"
-    assert choose_backend("auto", registry.create("rope", STACK), 0.1, "cpu") == "reference"
+@pytest.mark.parametrize(
+    ("name", "dropout", "device", "taken"),
+    [
+        ("none", 0.0, "cpu", "sdpa"),
+        ("sinusoidal+rope", 0.0, "cpu", "sdpa"),
+        ("t5", 0.0, "cpu", "blocks"),
+        ("t5", 0.0, "cuda", "sdpa"),
+        ("t5", 0.1, "cpu", "reference"),
+        ("shaw", 0.0, "cpu", "blocks"),
+        ("shaw", 0.0, "cuda", "reference"),
+        ("rope+t5+shaw", 0.0, "cpu", "blocks"),
+        ("shaw+nezha", 0.0, "cpu", "reference"),
+        ("shaw", 0.1, "cpu", "reference"),
+        ("rope", 0.1, "cpu", "reference"),
+    ],
+)
+def test_auto_is_a_fixed_rule(name: str, dropout: float, device: str, taken: str) -> None:
+    assert choose_backend("auto", registry.create(name, STACK), dropout, device) == taken
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "xformers"])

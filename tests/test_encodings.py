@@ -393,9 +393,13 @@ def test_nezha_and_shaw_composed_keep_tables_of_their_own() -> None:
     whole, nezha, shaw = made("nezha(clip=4)+shaw(clip=4)"), made("nezha(clip=4)"), made("shaw(clip=4)")
     q, k, weights = randn(1, 2, 9, 8), randn(1, 2, 9, 8), randn(1, 2, 9, 9).softmax(-1)
     contexts = [context_of(encoding, 9) for encoding in (whole, nezha, shaw)]
-    scores = [encoding.score_bias(q, k, context) for encoding, context in zip((whole, nezha, shaw), contexts, strict=True)]
+    scores = [
+        encoding.score_bias(q, k, context) for encoding, context in zip((whole, nezha, shaw), contexts, strict=True)
+    ]
     torch.testing.assert_close(scores[0], scores[1] + scores[2], atol=1e-12, rtol=0)
-    values = [encoding.mix_values(weights, context) for encoding, context in zip((whole, nezha, shaw), contexts, strict=True)]
+    values = [
+        encoding.mix_values(weights, context) for encoding, context in zip((whole, nezha, shaw), contexts, strict=True)
+    ]
     torch.testing.assert_close(values[0], values[1] + values[2], atol=1e-12, rtol=0)
 
 

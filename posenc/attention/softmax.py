@@ -3,9 +3,10 @@
 Backends:
     reference   explicit weights; any precision, any encoding
     sdpa        torch's scaled_dot_product_attention
+    blocks      blocks of queries, one after another; biases by distance, and Shaw's form, without a table of L x S
     xformers    memory-efficient attention, CUDA only
-`auto` is a fixed rule, never a measurement: `reference` where the weights themselves are needed (an encoding that
-mixes values, as Shaw's; dropout on the weights), else `sdpa`.
+`auto` is a fixed rule, never a measurement: `reference` where dropout falls on the weights; on a CPU `blocks` for
+biases by distance and Shaw's form; else `reference` where an encoding mixes values, and `sdpa` for all others.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from posenc.attention import reference
+from posenc.attention.blocks import block_attention
 from posenc.encoding import Context, Encoding
 from posenc.errors import NotPossibleError, UnknownNameError
 
-BACKENDS = ("auto", "reference", "sdpa", "xformers")
+BACKENDS = ("auto", "reference", "sdpa", "blocks", "xformers")
 
 
 def choose_backend(asked: str, encoding: Encoding, dropout: float, device: str) -> str:
@@ -32,12 +34,29 @@ def choose_backend(asked: str, encoding: Encoding, dropout: float, device: str) 
     needs = "its values need the weights" if encoding.overrides("mix_values") else ""
     needs = needs or ("dropout falls on the weights" if dropout else "")
     if asked == "auto":
+        by_distance = encoding.overrides("distance_bias") or encoding.overrides("clipped_vectors")
+        if by_distance and device == "cpu" and not dropout and why_no_blocks(encoding) is None:
+            return "blocks"
         return "reference" if needs else "sdpa"
+    if asked == "blocks" and not dropout:
+        if (reason := why_no_blocks(encoding)) is not None:
+            raise NotPossibleError(f"not possible: backend 'blocks' has no form of it: {reason}")
+        return asked
     if asked != "reference" and needs:
         raise NotPossibleError(f"not possible: backend {asked!r} never shows attention weights, and {needs}")
     if asked == "xformers" and device != "cuda":
         raise NotPossibleError(f"not possible: backend 'xformers' has no operator for device {device!r}, only for cuda")
     return asked
+
+
+def why_no_blocks(encoding: Encoding) -> str | None:
+    """Why an encoding has no form without a table of L x S; None where it has one."""
+    pairs = encoding.overrides("score_bias") or encoding.overrides("mix_values")
+    if pairs and not encoding.overrides("clipped_vectors"):
+        return "what it adds to scores or values is neither a bias by distance nor of Shaw's form"
+    if (pairs or encoding.overrides("distance_bias")) and encoding.overrides("positions"):
+        return "its positions do not differ as the places of tokens do"
+    return None
 
 
 def visible(context: Context) -> Tensor | None:
@@ -60,13 +79,27 @@ def visible(context: Context) -> Tensor | None:
     return table
 
 
+def distance_line(encoding: Encoding, context: Context) -> Tensor:
+    """The encoding's `distance_bias` at each distance from 1 - L - offset to S - 1 - offset, (H, L + S - 1).
+
+    -inf where a causal query must not look. With the default positions, positions differ exactly as indices do
+    wherever a query may look, so one line serves padding and packed rows too.
+    """
+    if "distance_line" not in context.cache:
+        offset = context.offset
+        distances = torch.arange(1 - context.queries - offset, context.keys - offset, device=context.device)
+        line = encoding.distance_bias(distances, context)
+        context.cache["distance_line"] = line.masked_fill(distances > 0, -torch.inf) if context.stack.causal else line
+    known: Tensor = context.cache["distance_line"]
+    return known
+
+
 def distance_table(encoding: Encoding, context: Context) -> Tensor:
     """The encoding's `distance_bias` laid out as (B or 1, H, L, S), -inf where a causal query must not look.
 
-    Distances are asked for once, L + S - 1 of them, and laid out along the diagonals: with the default
-    positions, positions differ exactly as indices do wherever a query may look.
+    Distances are asked for once, L + S - 1 of them, and laid out along the diagonals.
     """
-    queries, keys = context.queries, context.keys
+    keys = context.keys
     if encoding.overrides("positions"):
         distances = context.key_positions[:, None, :, 0] - context.query_positions[:, :, None, 0]
         bias = encoding.distance_bias(distances.flatten(), context).unflatten(1, distances.shape).transpose(0, 1)
@@ -74,11 +107,7 @@ def distance_table(encoding: Encoding, context: Context) -> Tensor:
             index = torch.arange(keys, device=context.device)
             bias = bias.masked_fill(index > index[context.offset :, None], -torch.inf)
         return bias
-    distances = torch.arange(1 - queries - context.offset, keys - context.offset, device=context.device)
-    line = encoding.distance_bias(distances, context)
-    if context.stack.causal:
-        line = line.masked_fill(distances > 0, -torch.inf)
-    return line.unfold(1, keys, 1).flip(1)[None]
+    return distance_line(encoding, context).unfold(1, keys, 1).flip(1)[None]
 
 
 def score_table(encoding: Encoding, queries: Tensor, keys: Tensor, context: Context) -> Tensor | None:
@@ -129,12 +158,42 @@ def softmax_attention(
         )
     if backend == "xformers":
         return _xformers(queries, keys, values, table, triangle, scale)
+    if backend == "blocks":
+        if table is not None and table.dtype != torch.bool:
+            raise NotPossibleError(
+                "not possible: backend 'blocks' makes biases by distance, and takes no table of them"
+            )
+        return block_attention(queries, keys, values, scale=scale, causal=triangle, seen=table)[0]
     if triangle:
         table = torch.ones(queries.shape[2], keys.shape[2], dtype=torch.bool, device=queries.device).tril()
     output, weights = reference.attend(queries, keys, values, scale=scale, bias=table, dropout=dropout)
     if encoding is not None and context is not None and encoding.overrides("mix_values"):
         output = output + encoding.mix_values(weights, context)
     return output
+
+
+def distance_attention(
+    encoding: Encoding, raw_queries: Tensor, queries: Tensor, keys: Tensor, values: Tensor, context: Context
+) -> Tensor:
+    """Attention's output (B,H,L,K) by the backend `blocks`: biases by distance, and Shaw's form, without a table.
+
+    Args:
+        raw_queries: as projected, for Shaw's form. queries, keys: already rotated.
+    """
+    line = distance_line(encoding, context) if encoding.overrides("distance_bias") else None
+    causal, scale, seen = encoding.stack.causal, encoding.score_scale, visible(context)
+    if not encoding.overrides("clipped_vectors"):
+        return block_attention(queries, keys, values, scale=scale, causal=causal, line=line, seen=seen)[0]
+    key_table, value_table = (table.to(values.dtype) for table in encoding.clipped_vectors(context))
+    clip = key_table.shape[0] // 2
+    # By difference from the vector of distance -clip: a causal query sees distances up to 0 alone.
+    distances = slice(1, clip + 1) if causal else slice(1, None)
+    near = raw_queries @ (key_table[distances] - key_table[:1]).T
+    output, sums = block_attention(
+        queries, keys, values, scale=scale, causal=causal, line=line, near=near, clip=clip, seen=seen
+    )
+    assert sums is not None
+    return output + sums @ (value_table[distances] - value_table[:1]) + value_table[0]
 
 
 def _xformers(

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from posenc.attention.favor import favor_attention, orthogonal_features
 from posenc.attention.reference import without_autocast
-from posenc.attention.softmax import choose_backend, score_table, softmax_attention
+from posenc.attention.softmax import choose_backend, distance_attention, score_table, softmax_attention
 from posenc.backbone.config import BackboneConfig
 from posenc.encoding import Context, Encoding, prepare
 from posenc.errors import NotPossibleError
@@ -90,6 +90,8 @@ class Attention(nn.Module):
             keys, raw_keys, values = cache.append(keys, raw_keys, values)
         dropout = self.dropout if self.training else 0.0
         backend = choose_backend(self.asked, encoding, self.dropout, x.device.type)
+        if backend == "blocks":
+            return self._join(distance_attention(encoding, raw_queries, queries, keys, values, context))
         heads = softmax_attention(
             queries,
             keys,
