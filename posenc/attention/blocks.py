@@ -44,7 +44,7 @@ def block_attention(
 
     Args:
         scale: what queries times keys is multiplied by.
-        line, near: see above; both are added to the scaled scores. With `line` and `causal`, keys ahead have -inf in it.
+        line, near: see above; both are added to the scaled scores. When causal, a line holds -inf for keys ahead.
         clip: of `near`.
         seen: (B or 1, 1, L, S) bool, False where a query may not look; None where all may, or causally all before it.
         rows: queries of a block.
