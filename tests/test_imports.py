@@ -15,7 +15,7 @@ ORDER = [
     "errors", "seeds", "paths", "telemetry", "encoding", "registry", "encodings", "attention", "backbone", "cost",
     "guarded", "properties", "checked", "config", "store", "data", "objectives", "plan", "provenance", "checkpoint",
     "optimiser", "group", "loop", "training", "distributed", "schedule", "engines", "ray_engine", "progress",
-    "mirrored", "tracking", "report", "status", "driver", "catalogue", "cli",
+    "mirrored", "tracking", "report", "status", "driver", "bench", "catalogue", "cli",
 ]  # fmt: skip
 TORCH_ALONE = ("encoding", "registry", "encodings", "attention", "backbone", "guarded", "properties", "errors", "seeds")
 
