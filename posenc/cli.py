@@ -75,7 +75,7 @@ def _choice(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--data", type=click.Path(), help="Where official data files lie (or POSENC_DATA)."),
         click.option("--device", help="cpu or cuda."),
         click.option("--precision", help="float32 or bfloat16 (autocast)."),
-        click.option("--backend", help="Of softmax attention: auto, reference, sdpa, blocks or xformers."),
+        click.option("--backend", help="Of softmax attention: auto, reference, sdpa, blocks, flex or xformers."),
         click.option("--threads", type=int, help="CPU threads of a cell."),
         click.option("--processes", type=int, help="Processes that train one cell together, a GPU each (torchrun)."),
         click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any key of the task."),

@@ -4,6 +4,7 @@ Backends:
     reference   explicit weights; any precision, any encoding
     sdpa        torch's scaled_dot_product_attention
     blocks      blocks of queries, one after another; biases by distance, and Shaw's form, without a table of L x S
+    flex        FlexAttention; the same without a table, in one kernel on CUDA; without gradients on a CPU
     xformers    memory-efficient attention, CUDA only
 `auto` is a fixed rule, never a measurement: `reference` where dropout falls on the weights; on a CPU `blocks` for
 biases by distance and Shaw's form; else `reference` where an encoding mixes values, and `sdpa` for all others.
@@ -20,11 +21,13 @@ from posenc.attention.blocks import block_attention
 from posenc.encoding import Context, Encoding
 from posenc.errors import NotPossibleError, UnknownNameError
 
-BACKENDS = ("auto", "reference", "sdpa", "blocks", "xformers")
+BACKENDS = ("auto", "reference", "sdpa", "blocks", "flex", "xformers")
+BY_DISTANCE = ("blocks", "flex")
+"""Those that take biases by distance, and Shaw's form, without a table: see `distance_attention`."""
 
 
-def choose_backend(asked: str, encoding: Encoding, dropout: float, device: str) -> str:
-    """The backend taken where `asked` was asked for.
+def choose_backend(asked: str, encoding: Encoding, dropout: float, device: str, training: bool = False) -> str:
+    """The backend taken where `asked` was asked for; `training` where gradients are wanted.
 
     Raises:
         NotPossibleError: the backend asked for cannot do it; no other is taken in its place.
@@ -38,9 +41,15 @@ def choose_backend(asked: str, encoding: Encoding, dropout: float, device: str) 
         if by_distance and device == "cpu" and not dropout and why_no_blocks(encoding) is None:
             return "blocks"
         return "reference" if needs else "sdpa"
-    if asked == "blocks" and not dropout:
+    if asked in BY_DISTANCE and not dropout:
         if (reason := why_no_blocks(encoding)) is not None:
-            raise NotPossibleError(f"not possible: backend 'blocks' has no form of it: {reason}")
+            raise NotPossibleError(f"not possible: backend {asked!r} has no form of it: {reason}")
+        if asked == "flex" and encoding.overrides("clipped_vectors") and not encoding.stack.causal:
+            raise NotPossibleError("not built: backend 'flex' with Shaw's form both ways")
+        if asked == "flex" and training and device == "cpu":
+            raise NotPossibleError(
+                "not possible: backend 'flex' has no backward pass on a CPU, where it runs without gradients"
+            )
         return asked
     if asked != "reference" and needs:
         raise NotPossibleError(f"not possible: backend {asked!r} never shows attention weights, and {needs}")
@@ -158,11 +167,13 @@ def softmax_attention(
         )
     if backend == "xformers":
         return _xformers(queries, keys, values, table, triangle, scale)
-    if backend == "blocks":
+    if backend in BY_DISTANCE:
         if table is not None and table.dtype != torch.bool:
-            raise NotPossibleError(
-                "not possible: backend 'blocks' makes biases by distance, and takes no table of them"
-            )
+            raise NotPossibleError(f"not possible: backend {backend!r} takes no table of biases")
+        if backend == "flex":
+            from posenc.attention.flex import flex_cross  # loaded only where it is asked for
+
+            return flex_cross(queries, keys, values, scale=scale, causal=triangle, seen=table)
         return block_attention(queries, keys, values, scale=scale, causal=triangle, seen=table)[0]
     if triangle:
         table = torch.ones(queries.shape[2], keys.shape[2], dtype=torch.bool, device=queries.device).tril()
@@ -173,25 +184,39 @@ def softmax_attention(
 
 
 def distance_attention(
-    encoding: Encoding, raw_queries: Tensor, queries: Tensor, keys: Tensor, values: Tensor, context: Context
+    encoding: Encoding,
+    raw_queries: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    context: Context,
+    backend: str,
 ) -> Tensor:
-    """Attention's output (B,H,L,K) by the backend `blocks`: biases by distance, and Shaw's form, without a table.
+    """Attention's output (B,H,L,K) by `blocks` or `flex`: biases by distance, and Shaw's form, without a table.
 
     Args:
         raw_queries: as projected, for Shaw's form. queries, keys: already rotated.
     """
     line = distance_line(encoding, context) if encoding.overrides("distance_bias") else None
-    causal, scale, seen = encoding.stack.causal, encoding.score_scale, visible(context)
+    causal, scale = encoding.stack.causal, encoding.score_scale
+
+    def attend(near: Tensor | None = None, clip: int = 0) -> tuple[Tensor, Tensor | None]:
+        parts = (queries, keys, values)
+        if backend == "flex":
+            from posenc.attention.flex import flex_by_distance  # loaded only where it is asked for
+
+            return flex_by_distance(*parts, context, scale=scale, line=line, near=near, clip=clip)
+        seen = visible(context)
+        return block_attention(*parts, scale=scale, causal=causal, line=line, near=near, clip=clip, seen=seen)
+
     if not encoding.overrides("clipped_vectors"):
-        return block_attention(queries, keys, values, scale=scale, causal=causal, line=line, seen=seen)[0]
+        return attend()[0]
     key_table, value_table = (table.to(values.dtype) for table in encoding.clipped_vectors(context))
     clip = key_table.shape[0] // 2
     # By difference from the vector of distance -clip: a causal query sees distances up to 0 alone.
     distances = slice(1, clip + 1) if causal else slice(1, None)
     near = raw_queries @ (key_table[distances] - key_table[:1]).T
-    output, sums = block_attention(
-        queries, keys, values, scale=scale, causal=causal, line=line, near=near, clip=clip, seen=seen
-    )
+    output, sums = attend(near, clip)
     assert sums is not None
     return output + sums @ (value_table[distances] - value_table[:1]) + value_table[0]
 

@@ -8,7 +8,13 @@ from torch.nn import functional
 
 from posenc.attention.favor import favor_attention, orthogonal_features
 from posenc.attention.reference import without_autocast
-from posenc.attention.softmax import choose_backend, distance_attention, score_table, softmax_attention
+from posenc.attention.softmax import (
+    BY_DISTANCE,
+    choose_backend,
+    distance_attention,
+    score_table,
+    softmax_attention,
+)
 from posenc.backbone.config import BackboneConfig
 from posenc.encoding import Context, Encoding, prepare
 from posenc.errors import NotPossibleError
@@ -89,9 +95,9 @@ class Attention(nn.Module):
         if cache is not None:
             keys, raw_keys, values = cache.append(keys, raw_keys, values)
         dropout = self.dropout if self.training else 0.0
-        backend = choose_backend(self.asked, encoding, self.dropout, x.device.type)
-        if backend == "blocks":
-            return self._join(distance_attention(encoding, raw_queries, queries, keys, values, context))
+        backend = choose_backend(self.asked, encoding, self.dropout, x.device.type, queries.requires_grad)
+        if backend in BY_DISTANCE:
+            return self._join(distance_attention(encoding, raw_queries, queries, keys, values, context, backend))
         heads = softmax_attention(
             queries,
             keys,

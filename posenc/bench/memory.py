@@ -18,7 +18,7 @@ def peak_bytes(request: dict[str, Any]) -> int:
     """What one pass takes at its peak beyond what stood before it (the model, the program), in bytes.
 
     Args:
-        request: key of the subject, encodings, attention, backend, device, dtype, shape, kind, threads.
+        request: key of the subject, encoding, attention, backend, device, dtype, shape, kind, threads.
 
     Raises:
         PosencError: the process failed; its last line says how.
@@ -50,8 +50,9 @@ def _measure(request: dict[str, Any]) -> int:
 
     torch.set_num_threads(request["threads"])
     shape, device = Shape(**request["shape"]), request["device"]
-    given = (request["encodings"], [request["attention"]], request["backend"], device)
-    subject = next(s for s in subjects(*given, shape, peers=True) if s.key == request["key"])
+    one = ([request["encoding"]], [request["attention"]], request["backend"], device)
+    found = subjects(*one, shape, request["kind"], True)
+    subject = next(subject for subject in found if subject.key == request["key"])
     work = make_pass(subject, shape, request["kind"], device, request["dtype"])
     # A row of few tokens first: what is made once and for all (threads, kernels, scratch space) is no part of a pass.
     type(work)(work.model, work.tokens[:1, :16], work.kind, work.bfloat16)()

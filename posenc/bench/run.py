@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -70,8 +70,9 @@ def measure(options: Options, say: Callable[[str], None] = lambda line: None) ->
     rows = []
     for length in options.lengths:
         shape = Shape(length=length)
-        found = subjects(options.encodings, options.attentions, options.backend, options.device, shape, options.peers)
         for kind in PASSES:
+            given = (options.encodings, options.attentions, options.backend, options.device)
+            found = subjects(*given, shape, kind, options.peers)
             say(f"{kind}, {shape.rows} x {length} tokens: {options.rounds} rounds")
             timed = _times(found, shape, kind, options)
             for subject in found:
@@ -134,11 +135,8 @@ FORMULA = (
 
 def _request(subject: Subject, shape: Shape, kind: str, options: Options) -> dict[str, Any]:
     same = {key: getattr(options, key) for key in ("backend", "device", "dtype", "threads")}
-    encodings = [subject.encoding]
-    return {
-        **same, "key": subject.key, "attention": subject.attention, "encodings": encodings, "kind": kind,
-        "shape": asdict(replace(shape)),
-    }  # fmt: skip
+    own = {"key": subject.key, "attention": subject.attention, "encoding": subject.encoding, "kind": kind}
+    return {**same, **own, "shape": asdict(shape)}
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:

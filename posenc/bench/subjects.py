@@ -45,10 +45,10 @@ class Subject:
         return self.name if self.causal else f"{self.name}, both ways"
 
 
-def _own(encoding: str, attention: str, causal: bool, backend: str, device: str, shape: Shape) -> Subject:
+def _own(encoding: str, attention: str, causal: bool, backend: str, device: str, shape: Shape, kind: str) -> Subject:
     config = shape.backbone(attention, causal)
     try:
-        taken = backend_taken(config, encoding, shape.length, backend, device)
+        taken = backend_taken(config, encoding, shape.length, backend, device, kind == "step")
     except NotPossibleError as error:
         return Subject("posenc", encoding, attention, causal, backend, None, str(error))
 
@@ -69,20 +69,20 @@ def _bare(shape: Shape) -> nn.Module:
 
 
 def subjects(
-    encodings: Sequence[str], attentions: Sequence[str], backend: str, device: str, shape: Shape, peers: bool
+    encodings: Sequence[str], attentions: Sequence[str], backend: str, device: str, shape: Shape, kind: str, peers: bool
 ) -> list[Subject]:
-    """All that one comparison times, `none` of each attention first: it is what the others are divided by.
+    """All that one comparison times in passes of one kind; `none` of each attention, the first, divides the others.
 
     A Performer's `none` stands there both ways too. Peers are those of the encodings asked for.
     """
     found = []
     for attention in attentions:
         for encoding in dict.fromkeys(("none", *encodings)):
-            found.append(_own(encoding, attention, True, backend, device, shape))
+            found.append(_own(encoding, attention, True, backend, device, shape, kind))
         if attention == "softmax":
             found.append(Subject("bare decoder", "none", attention, True, "sdpa", _bare))
         else:
-            found.append(_own("none", attention, False, backend, device, shape))
+            found.append(_own("none", attention, False, backend, device, shape, kind))
         for peer in PEERS if peers else []:
             if peer.attention == attention and (peer.encoding in encodings or peer.encoding == "none"):
                 build, reason = (peer.build, None) if peer.installed else (None, "not installed")
