@@ -11,7 +11,7 @@ from torch import Tensor
 from posenc import registry
 from posenc.attention import reference
 from posenc.attention.blocks import block_attention
-from posenc.attention.softmax import choose_backend, why_no_blocks
+from posenc.attention.softmax import choose_backend, softmax_attention, why_no_blocks
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.layers import DecodingCache
 from posenc.backbone.transformer import Transformer
@@ -197,6 +197,63 @@ def test_what_has_no_form_without_a_table_is_refused_and_auto_takes_another() ->
         choose_backend("blocks", registry.create("t5", STACK), 0.1, "cpu")
     with pytest.raises(NotPossibleError, match="blocks"):
         choose_backend("blocks", registry.create("shaw+nezha", STACK), 0.0, "cpu")
+
+
+# FlexAttention: the same without a table, on a CPU without gradients
+
+
+@pytest.mark.parametrize("case", ["whole", "padded right", "padded left", "packed", "packed, padded left"])
+@pytest.mark.parametrize("form", ["decoder", "encoder"])
+@pytest.mark.parametrize("name", ["rope", "t5", "shaw(clip=3)", "t5+nezha(clip=70)+rope"])
+def test_a_model_by_flex_is_the_model_by_the_reference(name: str, form: str, case: str, fresh_seed: int) -> None:
+    generator = torch.Generator().manual_seed(fresh_seed)
+    length = int(torch.randint(1, 140, (), generator=generator))
+    tokens = torch.randint(0, 20, (3, length), generator=generator)
+    given = batch(case, length, generator)
+    flex, plain = (model_of(name, form, backend, fresh_seed, torch.float32) for backend in ("flex", "reference"))
+    with torch.no_grad():
+        if form == "encoder" and name not in ("rope", "t5"):
+            with pytest.raises(NotPossibleError, match="not built: backend 'flex' with Shaw's form both ways"):
+                flex.hidden(tokens, **given)
+            return
+        got, expected = flex.hidden(tokens, **given), plain.hidden(tokens, **given)
+    real = given.get("mask", torch.ones_like(tokens).bool())
+    close(got[real], expected[real], torch.float32)
+
+
+def test_flex_reads_the_line(fresh_seed: int) -> None:
+    """What it gives changes with the encoding's numbers: it is not another backend in its place."""
+    model = model_of("t5", "decoder", "flex", fresh_seed, torch.float32)
+    tokens = torch.randint(0, 20, (2, 30), generator=torch.Generator().manual_seed(fresh_seed))
+    with torch.no_grad():
+        before = model.hidden(tokens)
+        model.get_parameter("decoder.encoding.table")[3] += 5  # three tokens back
+        after = model.hidden(tokens)
+        plain = model_of("t5", "decoder", "reference", fresh_seed, torch.float32)
+        plain.load_state_dict(model.state_dict())
+        close(after, plain.hidden(tokens), torch.float32)
+    assert torch.equal(before[:, :3], after[:, :3]) and (before[:, 3:] - after[:, 3:]).abs().max() > 0.01
+
+
+def test_training_by_flex_on_a_cpu_is_not_possible_and_says_why() -> None:
+    with pytest.raises(NotPossibleError, match=r"not possible: backend 'flex' has no backward pass on a CPU"):
+        model_of("t5", "decoder", "flex", 0, torch.float32)(torch.zeros(1, 4, dtype=torch.long))
+    assert choose_backend("flex", registry.create("t5", STACK), 0.0, "cuda", True) == "flex"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("causal", [True, False])
+def test_flex_without_an_encoding_is_the_reference(causal: bool, dtype: torch.dtype, fresh_seed: int) -> None:
+    generator = torch.Generator().manual_seed(fresh_seed)
+    q, k, v = (torch.randn(2, 2, 50, 16, generator=generator).to(dtype) for _ in range(3))
+    seen = (torch.rand(2, 1, 50, 50, generator=generator) < 0.5) | torch.eye(50).bool()
+    for table in (None, seen):
+        triangle = causal and table is None
+        got = softmax_attention(q, k, v, table=table, causal=causal, scale=0.25, backend="flex")
+        shown = torch.ones(50, 50).bool().tril() if triangle else table
+        expected, _ = reference.attend(q.double(), k.double(), v.double(), scale=0.25, bias=shown)
+        assert got.dtype == dtype
+        torch.testing.assert_close(got.double(), expected, atol=3e-2 if dtype == torch.bfloat16 else 1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["none", "t5", "shaw"])

@@ -5,7 +5,7 @@ Backends:
     sdpa        torch's scaled_dot_product_attention
     blocks      blocks of queries, one after another; biases by distance, and Shaw's form, without a table of L x S
     flex        FlexAttention; the same without a table, in one kernel on CUDA; without gradients on a CPU
-    xformers    memory-efficient attention, CUDA only
+    xformers    memory-efficient attention, CUDA only; packed rows without biases as block-diagonal masks
 `auto` is a fixed rule, never a measurement: `reference` where dropout falls on the weights; on a CPU `blocks` for
 biases by distance and Shaw's form; else `reference` where an encoding mixes values, and `sdpa` for all others.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from posenc.attention import reference
+from posenc.attention import memory_efficient, reference
 from posenc.attention.blocks import block_attention
 from posenc.encoding import Context, Encoding
 from posenc.errors import NotPossibleError, UnknownNameError
@@ -166,7 +166,7 @@ def softmax_attention(
             queries, keys, values, attn_mask=table, is_causal=triangle, scale=scale
         )
     if backend == "xformers":
-        return _xformers(queries, keys, values, table, triangle, scale)
+        return memory_efficient.attend(queries, keys, values, table, triangle, scale)
     if backend in BY_DISTANCE:
         if table is not None and table.dtype != torch.bool:
             raise NotPossibleError(f"not possible: backend {backend!r} takes no table of biases")
@@ -181,6 +181,12 @@ def softmax_attention(
     if encoding is not None and context is not None and encoding.overrides("mix_values"):
         output = output + encoding.mix_values(weights, context)
     return output
+
+
+def is_packed_alone(encoding: Encoding, context: Context) -> bool:
+    """Whether packed rows are all that hides a key, but causality, and nothing is added to the scores."""
+    added = encoding.overrides("distance_bias") or encoding.overrides("score_bias")
+    return context.segments is not None and context.mask is None and context.offset == 0 and not added
 
 
 def distance_attention(
@@ -219,22 +225,3 @@ def distance_attention(
     output, sums = attend(near, clip)
     assert sums is not None
     return output + sums @ (value_table[distances] - value_table[:1]) + value_table[0]
-
-
-def _xformers(
-    queries: Tensor, keys: Tensor, values: Tensor, table: Tensor | None, triangle: bool, scale: float
-) -> Tensor:
-    try:
-        from xformers import ops  # loaded only where it is asked for: it takes seconds, and has no CPU operator
-    except ImportError as error:
-        raise NotPossibleError(f"not possible: backend 'xformers' cannot be imported: {error}") from None
-    bias = ops.LowerTriangularMask() if triangle else None
-    if table is not None:
-        if table.dtype == torch.bool:
-            table = torch.zeros_like(table, dtype=queries.dtype).masked_fill(~table, -torch.inf)
-        # Its kernels read bias rows in steps of 8: rows are laid out in a wider buffer and cut back.
-        length = table.shape[-1]
-        padded = functional.pad(table, (0, -length % 8))
-        bias = padded.expand(queries.shape[0], queries.shape[1], -1, -1).contiguous()[..., :length]
-    heads_last = (part.transpose(1, 2) for part in (queries, keys, values))
-    return ops.memory_efficient_attention(*heads_last, attn_bias=bias, scale=scale).transpose(1, 2)
