@@ -262,6 +262,7 @@ class Composite(Encoding):
         scales = {part.score_scale for part in parts if part.overrides("score_scale")}
         if len(scales) > 1:
             raise NotPossibleError("not possible: two of the composed encodings set the score scale")
+        self._scale = scales.pop() if scales else super().score_scale
         # Declarations of the whole follow from the parts', so they belong to the instance here.
         every: dict[str, Any] = {
             "directions": frozenset.intersection(*(part.directions for part in parts)),
@@ -292,8 +293,7 @@ class Composite(Encoding):
 
     @property
     def score_scale(self) -> float:
-        own = [part.score_scale for part in self._parts if part.overrides("score_scale")]
-        return own[0] if own else super().score_scale
+        return self._scale
 
     def why_not(self, attention: str) -> str | None:
         own = (part.why_not(attention) for part in self._parts)

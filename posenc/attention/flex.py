@@ -140,7 +140,8 @@ def _near_weights(
     scores = ((queries.to(near.dtype) * scale)[..., None, :] @ windows)[..., 0, :] + near
     if line is not None:
         last = context.keys - 1  # the line's index of distance 0
-        scores = scores + line[:, None, last - clip + 1 : last + 1]
+        padded = functional.pad(line, (clip - 1, 0))  # a line may be shorter than `clip`
+        scores = scores + padded[:, None, last : last + clip]
     index = torch.arange(context.queries, device=keys.device)[:, None] + offset
     key = index + torch.arange(1 - clip, 1, device=keys.device)
     seen = allowed(context)
