@@ -41,15 +41,15 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """Every encoding and attention on a GPU against the CPU in float64, and the time of a step."""
-    install(session, "test")
+    """Every encoding, attention and backend on a GPU against the CPU in float64, and the table of speed."""
+    install(session, "test", extras="[peers]")
     session.run("pytest", "-m", "gpu", "-rs", "-s", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Single operations under pytest-benchmark."""
-    install(session, "test")
+    """Single operations under pytest-benchmark, saved; `-- --benchmark-compare` holds them against the last ones."""
+    install(session, "test", extras="[peers]")
     session.run("pytest", "-m", "benchmark", "--timeout=2400", "--benchmark-autosave", *session.posargs)
 
 

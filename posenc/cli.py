@@ -75,7 +75,7 @@ def _choice(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--data", type=click.Path(), help="Where official data files lie (or POSENC_DATA)."),
         click.option("--device", help="cpu or cuda."),
         click.option("--precision", help="float32 or bfloat16 (autocast)."),
-        click.option("--backend", help="Of softmax attention: auto, reference, sdpa or xformers."),
+        click.option("--backend", help="Of softmax attention: auto, reference, sdpa, blocks, flex or xformers."),
         click.option("--threads", type=int, help="CPU threads of a cell."),
         click.option("--processes", type=int, help="Processes that train one cell together, a GPU each (torchrun)."),
         click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any key of the task."),
@@ -276,6 +276,43 @@ def check(encoding: str) -> None:
     findings = properties.measure(encoding)
     catalogue.print_findings(encoding, findings, Console())
     sys.exit(0 if properties.passed(findings) else 3)
+
+
+@main.command()
+@click.option("--encodings", callback=_split, help="These instead of all built-in ones: a,b(option=1),c+d.")
+@click.option("--attention", "attentions", callback=_split, default="softmax,performer", show_default=True)
+@click.option("--lengths", callback=_integers, default="512", show_default=True, help="Tokens in each of two rows.")
+@click.option("--rounds", type=int, default=20, show_default=True, help="How often each subject is timed.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--dtype", default="float32", show_default=True, help="float32 or bfloat16 (autocast).")
+@click.option("--backend", default="auto", show_default=True, help="Of softmax attention.")
+@click.option("--threads", type=int, default=1, show_default=True, help="CPU threads.")
+@click.option("--peers/--no-peers", default=True, help="Other libraries too (the extra posenc[peers]).")
+@click.option("--memory/--no-memory", default=True, help="Peak memory too, each in a process of its own.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here as JSON.")
+def bench(file: Path | None, encodings: list[str] | None, **given: Any) -> None:
+    """Speed and memory of encodings and attention, in turns, beside none, a bare decoder and other libraries."""
+    from rich.console import Console
+
+    from posenc import registry
+    from posenc.bench import pipeline, run
+
+    options = run.Options(encodings=encodings or list(registry.BUILT_IN), **given)
+    if file is not None and not file.absolute().parent.is_dir():
+        raise ConfigError(f"--json {file}: no such folder")
+    rows = run.measure(options, lambda line: click.echo(line, err=True))
+    if file is not None:
+        file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for table in run.tables(rows):
+        console.print(table)
+    for line in (*run.left_out(rows), run.FORMULA):
+        click.echo(line)
+    data = pipeline.measure(options.rounds, options.device)
+    click.echo(
+        f"data: {data.tokens_ready:.3g} tokens ready a second, {data.tokens_trained:.3g} trained ({data.task}):"
+        f" {data.ratio.median:.0f} times [{data.ratio.low:.0f}, {data.ratio.high:.0f}]"
+    )
 
 
 @main.command()

@@ -206,7 +206,7 @@ class RuntimeConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     threads: int = 1
     processes: int = 1
-    backend: Literal["auto", "reference", "sdpa", "xformers"] = "auto"
+    backend: Literal["auto", "reference", "sdpa", "blocks", "flex", "xformers"] = "auto"
 
     def __post_init__(self) -> None:
         for name in ("threads", "processes"):

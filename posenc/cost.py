@@ -51,8 +51,10 @@ def shapes(backbone: BackboneConfig, encoding: str, max_length: int) -> dict[str
 
 
 @lru_cache(maxsize=256)
-def backend_taken(backbone: BackboneConfig, encoding: str, max_length: int, asked: str, device: str) -> str:
-    """Which attention backend runs, of every stack: "favor" for a Performer.
+def backend_taken(
+    backbone: BackboneConfig, encoding: str, max_length: int, asked: str, device: str, training: bool = True
+) -> str:
+    """Which attention backend runs, of every stack: "favor" for a Performer; `training` where gradients are wanted.
 
     Raises:
         NotPossibleError: the encoding, or the backend asked for, cannot serve this backbone.
@@ -63,5 +65,5 @@ def backend_taken(backbone: BackboneConfig, encoding: str, max_length: int, aske
         part.require_length(max_length)
     if backbone.attention == "performer":
         return "favor"
-    taken = [choose_backend(asked, part, backbone.attention_dropout, device) for part in model.encodings()]
+    taken = [choose_backend(asked, part, backbone.attention_dropout, device, training) for part in model.encodings()]
     return "+".join(dict.fromkeys(taken))

@@ -12,6 +12,7 @@ An encoding overrides only the hooks it needs:
     distance_bias                signed distances key - query (N,)     (H,N), added to the scaled scores
     score_bias                   queries (B,H,L,K), keys (B,H,S,K)     (B or 1,H,L,S), added to the scaled scores
     mix_values                   attention weights (B,H,L,S)           (B,H,L,K), added to the output
+    clipped_vectors              context                               the two hooks above in Shaw's form, for speed
 
 `encodings/README.md` says which hook each encoding of the literature uses. This module needs torch alone.
 """
@@ -213,6 +214,15 @@ class Encoding(nn.Module):
         """Something (B,H,L,K) added to the attention's output, from its weights (B,H,L,S)."""
         raise NotImplementedError
 
+    def clipped_vectors(self, context: Context) -> tuple[Tensor, Tensor]:
+        """Two tables (2 clip + 1, K) of this layer, for keys and values, by distance from -clip to clip.
+
+        Where an encoding's `score_bias` is queries @ table[clip(key - query)], any scale included, and its `mix_values`
+        weights @ table[clip(key - query)], these tables let attention do the same without a number for each pair.
+        Both hooks must be there too: they are the plain form, and serve where positions are not the default ones.
+        """
+        raise NotImplementedError
+
     def overrides(self, hook: str) -> bool:
         """Whether this encoding has a form of its own of a hook."""
         return getattr(type(self), hook) is not getattr(Encoding, hook)
@@ -252,6 +262,7 @@ class Composite(Encoding):
         scales = {part.score_scale for part in parts if part.overrides("score_scale")}
         if len(scales) > 1:
             raise NotPossibleError("not possible: two of the composed encodings set the score scale")
+        self._scale = scales.pop() if scales else super().score_scale
         # Declarations of the whole follow from the parts', so they belong to the instance here.
         every: dict[str, Any] = {
             "directions": frozenset.intersection(*(part.directions for part in parts)),
@@ -282,8 +293,7 @@ class Composite(Encoding):
 
     @property
     def score_scale(self) -> float:
-        own = [part.score_scale for part in self._parts if part.overrides("score_scale")]
-        return own[0] if own else super().score_scale
+        return self._scale
 
     def why_not(self, attention: str) -> str | None:
         own = (part.why_not(attention) for part in self._parts)
@@ -302,7 +312,12 @@ class Composite(Encoding):
             part.initialise(generator)
 
     def overrides(self, hook: str) -> bool:
+        if hook == "clipped_vectors":  # it stands for all that the parts do to scores and values
+            return len(self._of_pairs()) == 1 and self._of_pairs()[0].overrides(hook)
         return any(part.overrides(hook) for part in self._parts)
+
+    def _of_pairs(self) -> list[Encoding]:
+        return [part for part in self._parts if part.overrides("score_bias") or part.overrides("mix_values")]
 
     def positions(self, context: Context) -> Tensor:
         setter = next((part for part in self._parts if part.overrides("positions")), None)
@@ -336,6 +351,9 @@ class Composite(Encoding):
 
     def mix_values(self, weights: Tensor, context: Context) -> Tensor:
         return self._sum("mix_values", weights, context)
+
+    def clipped_vectors(self, context: Context) -> tuple[Tensor, Tensor]:
+        return self._of_pairs()[0].clipped_vectors(context)
 
 
 def normal_(tensor: Tensor, std: float, generator: torch.Generator) -> None:

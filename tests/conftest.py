@@ -1,5 +1,6 @@
 """Shared by the tests: hypothesis without deadlines and with the same examples on every run; one thread."""
 
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -17,3 +18,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def fresh_seed() -> int:
+    """Another seed every run, printed, so that a failure shows the one it was found with."""
+    seed = secrets.randbits(32)
+    print(f"seed {seed}")
+    return seed

@@ -11,8 +11,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from posenc import registry
-from posenc.attention import reference
-from posenc.attention.softmax import BACKENDS, choose_backend, score_table, softmax_attention, visible
+from posenc.attention import memory_efficient, reference
+from posenc.attention.softmax import (
+    BACKENDS,
+    choose_backend,
+    is_packed_alone,
+    score_table,
+    softmax_attention,
+    visible,
+)
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
 from posenc.encoding import Context, Encoding, Stack, prepare
@@ -262,11 +269,24 @@ def test_packed_rows_give_what_their_examples_give_one_by_one(name: str, form: s
 # Which backend
 
 
-def test_auto_is_sdpa_but_the_reference_where_weights_are_needed() -> None:
-    assert choose_backend("auto", registry.create("t5", STACK), 0.0, "cpu") == "sdpa"
-    assert choose_backend("auto", registry.create("shaw", STACK), 0.0, "cuda") == "reference"
-    assert choose_backend("auto", registry.create("rope+shaw", STACK), 0.0, "cpu") == "reference"
-    assert choose_backend("auto", registry.create("rope", STACK), 0.1, "cpu") == "reference"
+@pytest.mark.parametrize(
+    ("name", "dropout", "device", "taken"),
+    [
+        ("none", 0.0, "cpu", "sdpa"),
+        ("sinusoidal+rope", 0.0, "cpu", "sdpa"),
+        ("t5", 0.0, "cpu", "blocks"),
+        ("t5", 0.0, "cuda", "sdpa"),
+        ("t5", 0.1, "cpu", "reference"),
+        ("shaw", 0.0, "cpu", "blocks"),
+        ("shaw", 0.0, "cuda", "reference"),
+        ("rope+t5+shaw", 0.0, "cpu", "blocks"),
+        ("shaw+nezha", 0.0, "cpu", "reference"),
+        ("shaw", 0.1, "cpu", "reference"),
+        ("rope", 0.1, "cpu", "reference"),
+    ],
+)
+def test_auto_is_a_fixed_rule(name: str, dropout: float, device: str, taken: str) -> None:
+    assert choose_backend("auto", registry.create(name, STACK), dropout, device) == taken
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "xformers"])
@@ -282,6 +302,24 @@ def test_shaw_by_a_backend_without_weights_is_not_possible_and_says_why(name: st
 def test_dropout_on_weights_by_a_backend_without_weights_is_not_possible() -> None:
     with pytest.raises(NotPossibleError, match=r"sdpa.*dropout"):
         choose_backend("sdpa", registry.create("none", STACK), 0.1, "cpu")
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_packed_rows_are_xformers_block_diagonal_mask(causal: bool, fresh_seed: int) -> None:
+    pytest.importorskip("xformers")
+    generator = torch.Generator().manual_seed(fresh_seed)
+    segments = (torch.rand(3, 20, generator=generator) < 0.2).cumsum(1)
+    got = memory_efficient.packed_bias(segments, causal).materialize((60, 60)) == 0
+    stack = Stack(layers=1, heads=2, width=16, head_width=8, max_length=64, causal=causal)
+    encoding = registry.create("rope", stack)
+    context = Context(stack=stack, queries=20, keys=20, device=torch.device("cpu"), segments=segments)
+    seen = visible(prepare(encoding, context))
+    assert seen is not None
+    assert torch.equal(got, torch.block_diag(*seen[:, 0].float()).bool())
+    assert is_packed_alone(encoding, context)
+    assert not is_packed_alone(registry.create("t5", stack), context)
+    with pytest.raises(NotPossibleError, match="stand apart"):
+        memory_efficient.packed_bias(torch.tensor([[0, 1, 0]]), causal)
 
 
 def test_xformers_on_a_cpu_is_not_possible_and_says_why() -> None:

@@ -10,7 +10,10 @@ import torch
 from posenc import registry
 from posenc.attention.favor import favor_attention, orthogonal_features
 from posenc.attention.softmax import score_table
+from posenc.backbone.config import BackboneConfig
+from posenc.backbone.layers import Attention
 from posenc.encoding import Context, Stack, prepare
+from posenc.encodings.rope import rotate_pairs
 
 pytestmark = pytest.mark.benchmark
 LENGTH = 1024
@@ -34,6 +37,38 @@ def made(name: str) -> Any:
     encoding = registry.create(name, STACK)
     encoding.initialise(torch.Generator().manual_seed(0))
     return encoding
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("what", ["clone", "forward", "backward"])
+def test_rope_alone_beside_clone(benchmark: Any, what: str, dtype: torch.dtype) -> None:
+    """On [1,12,2048,64]: `clone` reads and writes the same bytes and does nothing else."""
+    x = torch.randn(1, 12, 2048, 64).to(dtype).requires_grad_(what == "backward")
+    turns = made("rope").turns(torch.arange(2048)[None, :, None], 64).to(torch.complex64)
+    turned = rotate_pairs(x, turns)
+    run = {
+        "clone": x.clone,
+        "forward": lambda: rotate_pairs(x, turns),
+        "backward": lambda: torch.autograd.grad(turned, x, x.detach(), retain_graph=True)[0],
+    }[what]
+    assert benchmark(run).shape == x.shape
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "blocks"])
+@pytest.mark.parametrize("name", ["none", "t5", "shaw"])
+def test_attention_forward_and_backward(benchmark: Any, name: str, backend: str) -> None:
+    if name == "shaw" and backend == "sdpa":
+        pytest.skip("sdpa never shows the weights that Shaw's values need")
+    config = BackboneConfig(layers=1, width=STACK.width, heads=STACK.heads, feedforward=1)
+    attention, encoding = Attention(config, causal=True, backend=backend), made(name)
+    x = torch.randn(1, LENGTH, STACK.width, requires_grad=True)
+
+    def run() -> torch.Tensor:
+        attention(x, encoding, context_for(encoding)).sum().backward()
+        assert x.grad is not None
+        return x.grad
+
+    assert benchmark(run).shape == x.shape
 
 
 @pytest.mark.parametrize("name", ["none", "rope"])
@@ -63,8 +98,15 @@ def test_embed(benchmark: Any, name: str) -> None:
     assert benchmark(lambda: encoding.embed(x, context.query_positions, context)).shape == x.shape
 
 
+@pytest.mark.parametrize("length", [1024, 2048, 4096, 8192, 16384])
 @pytest.mark.parametrize("causal", [False, True], ids=["both_ways", "causal"])
-def test_favor(benchmark: Any, causal: bool) -> None:
-    x, w = heads(), orthogonal_features(128, STACK.head_width, torch.Generator().manual_seed(0)).float()
-    out = benchmark(lambda: favor_attention(x, x, x, w, scale=0.125, causal=causal, chunk=128))
-    assert out.isfinite().all()
+def test_favor(benchmark: Any, causal: bool, length: int) -> None:
+    """Forward and backward at one head: linear in the length."""
+    x = torch.randn(1, 1, length, STACK.head_width, requires_grad=True)
+    w = orthogonal_features(128, STACK.head_width, torch.Generator().manual_seed(0)).float()
+
+    def run() -> torch.Tensor:
+        out = favor_attention(x, x, x, w, scale=0.125, causal=causal, chunk=128)
+        return torch.autograd.grad(out.square().mean(), x)[0]
+
+    assert benchmark(run).isfinite().all()

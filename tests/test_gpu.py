@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from posenc import registry, training
 from posenc.attention import reference
-from posenc.attention.softmax import softmax_attention
+from posenc.attention.softmax import choose_backend, softmax_attention
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
+from posenc.bench import run
 from posenc.errors import NotPossibleError
 from posenc.plan import Choice, find_suite, make
 from posenc.store import Store
@@ -26,7 +27,7 @@ TOLERANCE = {"float32": 2e-4, "bfloat16": 6e-2}
 """Largest difference of hidden states (of a size near 1), and of gradients relative to their norm, from float64."""
 
 
-def build(encoding: str, attention: str, form: str, length: int = 128) -> Transformer:
+def build(encoding: str, attention: str, form: str, length: int = 128, backend: str = "auto") -> Transformer:
     config = BackboneConfig(
         form=form,
         layers=2,
@@ -37,14 +38,20 @@ def build(encoding: str, attention: str, form: str, length: int = 128) -> Transf
         features=64,  # type: ignore[arg-type]
     )
     try:
-        return Transformer(config, encoding, length).initialise(0)
+        model = Transformer(config, encoding, length, backend).initialise(0)
+        if attention == "softmax":
+            for part in model.encodings():
+                choose_backend(backend, part, 0.0, "cuda", True)
+        return model
     except NotPossibleError as error:
         pytest.skip(str(error))
 
 
-def outputs(model: Transformer, tokens: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+def outputs(
+    model: Transformer, tokens: torch.Tensor, mask: torch.Tensor | None, segments: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden states at real tokens, and the gradient of their mean square, on the CPU in float64."""
-    hidden = model.hidden(tokens, mask=mask)
+    hidden = model.hidden(tokens, mask=mask, segments=segments)
     hidden = hidden if mask is None else hidden[mask]
     hidden.float().square().mean().backward() if hidden.dtype != torch.float64 else hidden.square().mean().backward()
     gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
@@ -68,6 +75,60 @@ def test_the_gpu_agrees_with_the_cpu_in_float64(
         got, gradient = outputs(model, tokens.cuda(), None if mask is None else mask.cuda())
     assert (got - exact).abs().max() < TOLERANCE[precision]
     assert (gradient - exact_gradient).norm() / exact_gradient.norm() < TOLERANCE[precision]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rows", ["whole", "padded", "packed"])
+@pytest.mark.parametrize("form", ["decoder", "encoder"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "blocks", "flex", "xformers"])
+@pytest.mark.parametrize("encoding", [*ENCODINGS, "t5+shaw+rope"])
+def test_every_backend_agrees_with_the_cpu_in_float64(
+    encoding: str, backend: str, form: str, rows: str, precision: str
+) -> None:
+    """Outputs and gradients; what a backend cannot do skips with its reason. Shaw's clip is longer than a row is far."""
+    tokens = torch.randint(256, (3, 128), generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(128) < torch.tensor([[128], [100], [77]]) if rows == "padded" else None
+    segments = torch.tensor([0] * 50 + [1] * 3 + [2] * 75).expand(3, -1) if rows == "packed" else None
+    model = build(encoding, "softmax", form, backend=backend).cuda().begin_step(0, 0)
+    exact, exact_gradient = outputs(build(encoding, "softmax", form).double(), tokens, mask, segments)
+    moved = [None if part is None else part.cuda() for part in (mask, segments)]
+    with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
+        got, gradient = outputs(model, tokens.cuda(), *moved)
+    assert (got - exact).abs().max() < TOLERANCE[precision]
+    assert (gradient - exact_gradient).norm() / exact_gradient.norm() < TOLERANCE[precision]
+
+
+@pytest.mark.parametrize("attention", ["softmax", "performer"])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_inductor_takes_a_training_step_whole(encoding: str, attention: str) -> None:
+    model = build(encoding, attention, "decoder").cuda().begin_step(0, 0)
+    tokens = torch.randint(256, (2, 128), generator=torch.Generator().manual_seed(0)).cuda()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True)
+    results = []
+    for each in (model, compiled):
+        model.zero_grad()
+        out = each(tokens)
+        out.square().mean().backward()
+        results.append((out.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])))
+    (plain, gradient), (got, got_gradient) = results
+    assert (got - plain).abs().max() < TOLERANCE["float32"]
+    assert (got_gradient - gradient).norm() / gradient.norm() < TOLERANCE["float32"]
+
+
+@pytest.mark.parametrize("length", [4096, 8192])
+def test_flex_makes_no_table_of_all_pairs(length: int) -> None:
+    """Its memory for one training step of T5 stays below one score for each pair and head."""
+    model = build("t5", "softmax", "decoder", length, "flex").cuda()
+    tokens = torch.zeros(1, length, dtype=torch.long, device="cuda")
+    for _ in range(2):
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        with torch.autocast("cuda", torch.bfloat16):
+            model.hidden(tokens).float().square().mean().backward()
+    taken = torch.cuda.max_memory_allocated() - before
+    print(f"\nt5 by flex, 1 x {length} tokens: {taken / 2**20:.0f} MiB")
+    assert taken < 4 * length * length * 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -99,29 +160,19 @@ def test_cells_train_on_the_gpu(tmp_path: Path, precision: str) -> None:
         assert record["hardware"]["gpu"]
 
 
-@pytest.mark.parametrize("attention", ["softmax", "performer"])
-def test_the_time_of_a_step_is_printed(attention: str) -> None:
-    """Encodings in turns, bf16, forward and backward: a median of rounds for each, for people; nothing is required."""
-    shape = {"layers": 4, "width": 256, "heads": 4, "feedforward": 1024, "features": 128}
-    models = {}
-    for encoding in registry.BUILT_IN:
-        config = BackboneConfig(attention=attention, **shape)  # type: ignore[arg-type]
-        try:
-            models[encoding] = Transformer(config, encoding, 1024).initialise(0).cuda().begin_step(0, 0)
-        except NotPossibleError:
-            continue
-    tokens = torch.randint(256, (8, 1024), device="cuda")
-    times: dict[str, list[float]] = {encoding: [] for encoding in models}
-    for _ in range(23):
-        for encoding, model in models.items():
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-            with torch.autocast("cuda", torch.bfloat16):
-                model(tokens).float().square().mean().backward()
-            torch.cuda.synchronize()
-            times[encoding].append(time.perf_counter() - start)
-    print(f"\n{attention}, 8 x 1024 tokens, bf16, {torch.cuda.get_device_name()}")
-    for encoding, seconds in times.items():
-        middle = sorted(seconds[3:])[10] * 1000
-        print(f"  {encoding:<14}{middle:8.2f} ms")
-        assert middle > 0
+@pytest.mark.parametrize(
+    ("backend", "encodings", "lengths"),
+    [("auto", registry.BUILT_IN, [512, 1024]), ("sdpa", ["rope"], [8192]), ("flex", ["t5"], [8192])],
+)
+def test_the_speed_table_is_printed(backend: str, encodings: list[str], lengths: list[int]) -> None:
+    """`posenc bench` in bf16: for people; no time is held against a limit."""
+    options = run.Options(
+        encodings=list(encodings), lengths=lengths, device="cuda", dtype="bfloat16", backend=backend, rounds=20
+    )
+    rows = run.measure(options)
+    console = Console(width=130)
+    for table in run.tables(rows):
+        console.print(table)
+    print(*run.left_out(rows), run.FORMULA, sep="\n")
+    assert all(row["seconds"] or row["reason"] for row in rows)
+    assert all(row["peak_bytes"] for row in rows if row["seconds"])

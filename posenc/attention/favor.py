@@ -41,14 +41,10 @@ def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
     return (exponent.to(bits) + bias).clamp_min_(0).bitwise_left_shift_(mantissa).view(dtype)
 
 
-def _log_features(x: Tensor, projection: Tensor) -> Tensor:
-    return x @ projection.T - x.square().sum(-1, keepdim=True) / 2
-
-
 def query_features(queries: Tensor, projection: Tensor) -> Tensor:
-    """(B,H,L,M), each row divided by its largest: that cancels within the row."""
-    logs = _log_features(queries, projection)
-    return (logs - logs.amax(-1, keepdim=True).detach()).exp()
+    """(B,H,L,M), each row divided by its largest: that, and exp(-|x|^2 / 2) too, cancels within the row."""
+    logs = queries @ projection.T
+    return (logs - logs.detach().amax(-1, keepdim=True)).exp()
 
 
 def key_features(keys: Tensor, projection: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -56,9 +52,10 @@ def key_features(keys: Tensor, projection: Tensor, mask: Tensor | None) -> tuple
 
     Hidden keys (mask (B,S) False) have features of 0.
     """
-    logs = _log_features(keys, projection)
-    exponents = (logs.detach().amax(-1) / math.log(2)).ceil().clamp(-LARGEST, LARGEST)
-    features = (logs - exponents[..., None] * math.log(2)).exp()
+    products, halves = keys @ projection.T, keys.square().sum(-1) / 2
+    largest = products.detach().amax(-1) - halves.detach()
+    exponents = (largest / math.log(2)).ceil().clamp(-LARGEST, LARGEST)
+    features = (products - (halves + exponents * math.log(2))[..., None]).exp()
     exponents = exponents.to(torch.int32)
     if mask is not None:
         hidden = ~mask[:, None, :]
@@ -96,9 +93,8 @@ def favor_attention(
     if not causal:
         largest = exponents.amax(-1, keepdim=True)
         factors = power_of_two(exponents - largest, dtype)[..., None]
-        numerator = turned_query @ ((turned_key * factors).transpose(-1, -2) @ values)
-        denominator = query @ (key * factors).sum(-2)[..., None]
-        return _divide(numerator, denominator)
+        weighted = _with_ones(values) * factors
+        return _divide(*_read(query, turned_query, _write(key, turned_key, weighted)))
     return _causal(query, key, turned_query, turned_key, values, exponents, chunk)
 
 
@@ -107,9 +103,11 @@ def _causal(
 ) -> Tensor:
     """Chunks at once: each row sees its own chunk pair by pair, and earlier chunks through their summed state."""
     length, dtype, turned = query.shape[2], query.dtype, turned_key is not key
-    query, key, turned_query, turned_key, values = (
-        _chunks(x, chunk) for x in (query, key, turned_query, turned_key, values)
-    )
+    if turned:
+        turned_query, turned_key = _chunks(turned_query, chunk), _chunks(turned_key, chunk)
+    query, key, values = (_chunks(x, chunk) for x in (query, key, values))
+    if not turned:
+        turned_query, turned_key = query, key
     exponents = _chunks(exponents[..., None], chunk, HIDDEN)[..., 0]  # (B,H,chunks,C)
     so_far = exponents.flatten(2).cummax(-1).values.view_as(exponents)
     last = so_far[..., -1]  # the scale of the state after each chunk
@@ -118,23 +116,40 @@ def _causal(
     # Within the chunk. A later key's factor is set to 0, and what it multiplies is finite: it leaves no trace.
     later = torch.full((chunk, chunk), 2 * HIDDEN, dtype=exponents.dtype, device=query.device).triu(1)
     factors = power_of_two((exponents[..., None, :] - so_far[..., :, None]).add_(later), dtype)
-    inner = (turned_query @ turned_key.transpose(-1, -2)) * factors
-    plain = inner if not turned else (query @ key.transpose(-1, -2)) * factors
-    numerator, denominator = inner @ values, plain.sum(-1, keepdim=True)
+    values = _with_ones(values)
+    both = ((turned_query @ turned_key.transpose(-1, -2)) * factors) @ values
+    if turned:
+        plain = (query @ key.transpose(-1, -2)) * factors
+        both = torch.cat((both[..., :-1], plain.sum(-1, keepdim=True)), dim=-1)
 
-    if last.shape[-1] == 1:
-        return _divide(numerator, denominator).flatten(2, 3)[:, :, :length]
+    if last.shape[-1] > 1:
+        # From earlier chunks: their states, brought to the largest power of two so far, one after another.
+        own = power_of_two(exponents - last[..., None], dtype)[..., None]
+        decay = power_of_two(before - last, dtype)[..., None, None]
+        states = [_states(added, decay) for added in _write(key, turned_key, values * own)]
+        to_row = power_of_two(before[..., None] - so_far, dtype)[..., None]
+        both = both + torch.cat(_read(query, turned_query, states), dim=-1) * to_row
+    return _divide(both[..., :-1], both[..., -1:]).flatten(2, 3)[:, :, :length]
 
-    # From earlier chunks: their states, brought to the largest power of two so far, one after another.
-    own = power_of_two(exponents - last[..., None], dtype)[:, :, :-1, :, None]
-    added = (turned_key[:, :, :-1] * own).transpose(-1, -2) @ values[:, :, :-1]  # (B,H,chunks - 1,M,K)
-    added_sum = (key[:, :, :-1] * own).sum(-2)[..., None]  # (B,H,chunks - 1,M,1)
-    decay = power_of_two(before - last, dtype)[..., None, None]
-    state, state_sum = _states(added, decay), _states(added_sum, decay)
-    to_row = power_of_two(before[..., None] - so_far, dtype)[..., None]
-    numerator = numerator + (turned_query @ state) * to_row
-    denominator = denominator + (query @ state_sum) * to_row
-    return _divide(numerator, denominator).flatten(2, 3)[:, :, :length]
+
+def _with_ones(values: Tensor) -> Tensor:
+    """Values and a column of ones beside them, by which the denominator is summed as the numerator is."""
+    return torch.cat((values, torch.ones_like(values[..., :1])), dim=-1)
+
+
+def _write(key: Tensor, turned_key: Tensor, weighted: Tensor) -> list[Tensor]:
+    """The state (...,M,K+1) of values with ones; where features are turned, one (...,M,K) and one (...,M,1)."""
+    if turned_key is key:
+        return [key.transpose(-1, -2) @ weighted]
+    return [turned_key.transpose(-1, -2) @ weighted[..., :-1], key.transpose(-1, -2) @ weighted[..., -1:]]
+
+
+def _read(query: Tensor, turned_query: Tensor, states: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Numerator (...,L,K) and denominator (...,L,1) from what `_write` gave."""
+    if len(states) == 1:
+        both = query @ states[0]
+        return both[..., :-1], both[..., -1:]
+    return turned_query @ states[0], query @ states[1]
 
 
 def _chunks(x: Tensor, chunk: int, filler: float = 0) -> Tensor:
@@ -145,9 +160,10 @@ def _chunks(x: Tensor, chunk: int, filler: float = 0) -> Tensor:
 
 def _states(added: Tensor, decay: Tensor) -> Tensor:
     """The state before each chunk: zero before the first, then state * decay + added, chunk after chunk."""
-    states = [torch.zeros_like(added[:, :, 0])]
-    for index in range(added.shape[2]):
-        states.append(states[-1] * decay[:, :, index] + added[:, :, index])
+    each, factors = added.unbind(2), decay.unbind(2)  # at once: the gradient of one index would be as long as all
+    states = [torch.zeros_like(each[0])]
+    for own, factor in zip(each[:-1], factors[:-1], strict=True):
+        states.append(states[-1] * factor + own)
     return torch.stack(states, dim=2)
 
 

@@ -6,9 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from posenc.attention import memory_efficient
 from posenc.attention.favor import favor_attention, orthogonal_features
 from posenc.attention.reference import without_autocast
-from posenc.attention.softmax import choose_backend, score_table, softmax_attention
+from posenc.attention.softmax import (
+    BY_DISTANCE,
+    choose_backend,
+    distance_attention,
+    is_packed_alone,
+    score_table,
+    softmax_attention,
+)
 from posenc.backbone.config import BackboneConfig
 from posenc.encoding import Context, Encoding, prepare
 from posenc.errors import NotPossibleError
@@ -89,7 +97,13 @@ class Attention(nn.Module):
         if cache is not None:
             keys, raw_keys, values = cache.append(keys, raw_keys, values)
         dropout = self.dropout if self.training else 0.0
-        backend = choose_backend(self.asked, encoding, self.dropout, x.device.type)
+        backend = choose_backend(self.asked, encoding, self.dropout, x.device.type, queries.requires_grad)
+        if backend in BY_DISTANCE:
+            return self._join(distance_attention(encoding, raw_queries, queries, keys, values, context, backend))
+        if backend == "xformers" and is_packed_alone(encoding, context):
+            assert context.segments is not None
+            packed = (queries, keys, values, context.segments, self.causal, encoding.score_scale, context.cache)
+            return self._join(memory_efficient.attend_packed(*packed))
         heads = softmax_attention(
             queries,
             keys,

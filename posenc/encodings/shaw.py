@@ -12,7 +12,8 @@ class ClippedVectors(Encoding):
     """e_ij = q_i . (k_j + aK_ij) / sqrt(K),  z_i = sum_j alpha_ij (v_j + aV_ij),  a_ij = w[clip(j - i, -clip, clip)].
 
     Nothing of size L x S x K is made: q . w^T is L x (2 clip + 1), then gathered; on the value side, attention
-    is summed into 2 clip + 1 bins first. Subclasses say what the rows of w are.
+    is summed into 2 clip + 1 bins first. This is the plain form; attention.blocks does the same from the two tables.
+    Subclasses say what the rows of w are.
     """
 
     relative = True
@@ -31,6 +32,9 @@ class ClippedVectors(Encoding):
     def value_vectors(self, context: Context) -> Tensor:
         """The rows of w on the value side in this layer, (2 clip + 1, K)."""
         raise NotImplementedError
+
+    def clipped_vectors(self, context: Context) -> tuple[Tensor, Tensor]:
+        return self.key_vectors(context) * self.score_scale, self.value_vectors(context)
 
     def _bins(self, context: Context) -> Tensor:
         """(1 or B, 1, L, S): the row of the table for each pair."""

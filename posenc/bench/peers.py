@@ -1,0 +1,183 @@
+"""Libraries that people would use instead, made to the same shape: the extra `posenc[peers]`.
+
+Each is asked for its quickest way (x-transformers: attention by scaled_dot_product_attention, which it refuses with
+T5's bias). Where a library leaves
+out a bias vector or adds a mask of its own, that is its way of doing the work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from torch import Tensor, nn
+
+from posenc.bench.bare import BareDecoder
+from posenc.bench.shape import Shape
+
+Model = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One library with one encoding. `build` makes a module that takes tokens (B,L)."""
+
+    package: str
+    module: str
+    encoding: str
+    attention: str
+    causal: bool
+    build: Callable[[Shape], nn.Module]
+
+    @property
+    def installed(self) -> bool:
+        return find_spec(self.module) is not None
+
+
+class _Hidden(nn.Module):
+    """A model of transformers, which answers with a structure, as one that answers with hidden states."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        out: Tensor = self.model(input_ids=tokens).last_hidden_state
+        return out
+
+
+def _x_transformers(embedding: dict[str, Any], layers: dict[str, Any]) -> Callable[[Shape], nn.Module]:
+    def build(shape: Shape) -> nn.Module:
+        from x_transformers import Decoder, TransformerWrapper
+
+        decoder = Decoder(
+            dim=shape.width,
+            depth=shape.layers,
+            heads=shape.heads,
+            attn_dim_head=shape.head_width,
+            ff_mult=shape.feedforward // shape.width,
+            verbose=False,
+            **({"attn_flash": True} | layers),
+        )
+        given = {"use_abs_pos_emb": False} | embedding
+        model: nn.Module = TransformerWrapper(
+            num_tokens=shape.vocabulary, max_seq_len=shape.length, attn_layers=decoder, **given
+        )
+        return model
+
+    return build
+
+
+def _rotary(shape: Shape) -> nn.Module:
+    """The bare decoder with the library's rotation."""
+    from rotary_embedding_torch import RotaryEmbedding
+
+    rotary = RotaryEmbedding(dim=shape.head_width)
+    return BareDecoder(
+        layers=shape.layers,
+        width=shape.width,
+        heads=shape.heads,
+        feedforward=shape.feedforward,
+        vocabulary=shape.vocabulary,
+        rotate=rotary.rotate_queries_or_keys,
+    )
+
+
+def _performer(causal: bool, rotary: bool) -> Callable[[Shape], nn.Module]:
+    def build(shape: Shape) -> nn.Module:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it has no CUDA code for a causal model
+            from performer_pytorch import PerformerLM
+
+            model: nn.Module = PerformerLM(
+                num_tokens=shape.vocabulary,
+                max_seq_len=shape.length,
+                dim=shape.width,
+                depth=shape.layers,
+                heads=shape.heads,
+                dim_head=shape.head_width,
+                causal=causal,
+                nb_features=shape.features,
+                ff_mult=shape.feedforward // shape.width,
+                feature_redraw_interval=None,
+                rotary_position_emb=rotary,
+            )
+        return model
+
+    return build
+
+
+def _roformer(shape: Shape) -> nn.Module:
+    from transformers import RoFormerConfig, RoFormerModel
+
+    config = RoFormerConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=shape.feedforward,
+        max_position_embeddings=shape.length,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        is_decoder=True,
+        use_cache=False,
+    )
+    return _Hidden(RoFormerModel(config))
+
+
+def _t5(shape: Shape) -> nn.Module:
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(
+        vocab_size=shape.vocabulary,
+        d_model=shape.width,
+        d_kv=shape.head_width,
+        d_ff=shape.feedforward,
+        num_layers=shape.layers,
+        num_heads=shape.heads,
+        dropout_rate=0.0,
+        use_cache=False,
+    )
+    return _Hidden(T5EncoderModel(config))
+
+
+PEERS = [
+    Peer("x-transformers", "x_transformers", "none", "softmax", True, _x_transformers({}, {})),
+    Peer(
+        "x-transformers", "x_transformers", "learned", "softmax", True, _x_transformers({"use_abs_pos_emb": True}, {})
+    ),
+    Peer(
+        "x-transformers",
+        "x_transformers",
+        "sinusoidal",
+        "softmax",
+        True,
+        _x_transformers({"use_abs_pos_emb": True, "scaled_sinu_pos_emb": True}, {}),
+    ),
+    Peer(
+        "x-transformers",
+        "x_transformers",
+        "rope",
+        "softmax",
+        True,
+        _x_transformers({}, {"rotary_pos_emb": True, "rotary_emb_dim": 64}),
+    ),
+    Peer("x-transformers", "x_transformers", "alibi", "softmax", True, _x_transformers({}, {"alibi_pos_bias": True})),
+    Peer(
+        "x-transformers",
+        "x_transformers",
+        "t5",
+        "softmax",
+        True,
+        _x_transformers({}, {"rel_pos_bias": True, "attn_flash": False}),
+    ),
+    Peer("rotary-embedding-torch", "rotary_embedding_torch", "rope", "softmax", True, _rotary),
+    Peer("transformers RoFormer", "transformers", "rope", "softmax", True, _roformer),
+    Peer("transformers T5", "transformers", "t5", "softmax", False, _t5),
+    Peer("performer-pytorch", "performer_pytorch", "learned", "performer", True, _performer(True, False)),
+    Peer("performer-pytorch", "performer_pytorch", "rope", "performer", True, _performer(True, True)),
+    Peer("performer-pytorch", "performer_pytorch", "learned", "performer", False, _performer(False, False)),
+]

@@ -1,0 +1,44 @@
+"""Whether data keep up with training: tokens made ready in a second over tokens trained in a second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from posenc.bench.timing import Interval, in_turns, synchroniser
+from posenc.loop import make_model
+from posenc.objectives import factory
+from posenc.plan import Choice, find_suite, make
+
+TASK = "enwik8"
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A task at its smoke scale, whose data every machine has. `ratio` is of times, training over making a batch."""
+
+    task: str
+    tokens_ready: float
+    tokens_trained: float
+    ratio: Interval
+
+
+def measure(rounds: int, device: str) -> Pipeline:
+    """Batches made, and steps trained on them (forward and backward), in turns, with the task's `none`.
+
+    Both handle the same tokens, so the ratio of their times is the ratio of tokens per second.
+    """
+    cell = make(find_suite(TASK), Choice(encodings=["none"], changes={"runtime.device": device})).cells[0]
+    objective, model = factory.make(cell.config, None), make_model(cell.config)
+    rows = cell.config["training"]["batch"]
+    batch = objective.batch(0, 1, rows)
+    on_device = tuple(part.to(device) for part in batch)
+
+    def train() -> None:
+        model.zero_grad(set_to_none=True)
+        objective.loss(model, on_device).backward()
+
+    runs = {"batch": lambda: objective.batch(0, 1, rows), "train": train}
+    timed = in_turns(runs, {"batch": "batch", "train": "batch"}, rounds, synchroniser(device))
+    tokens = objective.seen(batch)
+    ready, trained = (tokens / timed[name].seconds.median for name in ("batch", "train"))
+    return Pipeline(cell.name, ready, trained, timed["train"].ratio)

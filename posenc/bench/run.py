@@ -1,0 +1,178 @@
+"""`posenc bench`: rows of times and memory, and the table that shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich import box
+from rich.table import Table
+
+from posenc import cost, provenance, registry
+from posenc.attention.softmax import BACKENDS
+from posenc.bench.memory import peak_bytes
+from posenc.bench.shape import Shape
+from posenc.bench.subjects import PASSES, Subject, make_pass, subjects
+from posenc.bench.timing import Timed, in_turns, synchroniser
+from posenc.errors import ConfigError, UnknownNameError
+from posenc.loop import require_device
+
+ATTENTIONS = ("softmax", "performer")
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is compared, on what.
+
+    Attributes:
+        rounds: how often each subject is timed. memory: measure the peak of each too. threads: on a CPU.
+    """
+
+    encodings: Sequence[str]
+    attentions: Sequence[str] = ATTENTIONS
+    lengths: Sequence[int] = (512,)
+    rounds: int = 20
+    device: str = "cpu"
+    dtype: str = "float32"
+    backend: str = "auto"
+    threads: int = 1
+    peers: bool = True
+    memory: bool = True
+
+    def __post_init__(self) -> None:
+        for kind, given, known in (
+            *(("attention", one, ATTENTIONS) for one in self.attentions),
+            ("dtype", self.dtype, DTYPES),
+            ("device", self.device, ("cpu", "cuda")),
+            ("backend", self.backend, BACKENDS),
+        ):
+            if given not in known:
+                raise UnknownNameError(kind, given, known, f"--{kind}")
+        for name, values in (("lengths", self.lengths), ("rounds", [self.rounds]), ("threads", [self.threads])):
+            if not values or min(values) < 1:
+                raise ConfigError(f"--{name} {','.join(map(str, values))}: at least 1 is wanted")
+        for encoding in self.encodings:
+            registry.describe(encoding, "--encodings")  # raises where it is none
+
+
+def measure(options: Options, say: Callable[[str], None] = lambda line: None) -> list[dict[str, Any]]:
+    """A row for each subject, pass and length. What cannot run has a row with its reason and no figures.
+
+    Raises:
+        NotPossibleError: the device is not there.
+    """
+    require_device(options.device)
+    torch.set_num_threads(options.threads)
+    made_with = {**provenance.hardware(options.device), "threads": options.threads, "torch": torch.__version__}
+    rows = []
+    for length in options.lengths:
+        shape = Shape(length=length)
+        for kind in PASSES:
+            given = (options.encodings, options.attentions, options.backend, options.device)
+            found = subjects(*given, shape, kind, options.peers)
+            say(f"{kind}, {shape.rows} x {length} tokens: {options.rounds} rounds")
+            timed = _times(found, shape, kind, options)
+            for subject in found:
+                row: dict[str, Any] = {
+                    "subject": subject.label,
+                    "encoding": subject.encoding,
+                    "attention": subject.attention,
+                    "backend": subject.backend,
+                    "pass": kind,
+                    "length": length,
+                    "device": options.device,
+                    "dtype": options.dtype,
+                    **_figures(timed.get(subject.key)),
+                    "peak_bytes": None,
+                    "flops": _flops(subject, shape, kind),
+                    "rounds": options.rounds,
+                    "rows": shape.rows,
+                    "reason": subject.reason,
+                    "hardware": made_with,
+                }
+                if options.memory and subject.build:
+                    row["peak_bytes"] = peak_bytes(_request(subject, shape, kind, options))
+                rows.append(row)
+    return rows
+
+
+def _times(found: list[Subject], shape: Shape, kind: str, options: Options) -> dict[str, Timed]:
+    runs = {
+        subject.key: make_pass(subject, shape, kind, options.device, options.dtype)
+        for subject in found
+        if subject.build
+    }
+    bases = {subject.key: f"posenc/{subject.attention}/none" for subject in found if subject.build}
+    return in_turns(runs, bases, options.rounds, synchroniser(options.device))
+
+
+def _figures(timed: Timed | None) -> dict[str, float | None]:
+    names = ("seconds", "seconds_low", "seconds_high", "ratio_to_none", "ratio_low", "ratio_high")
+    if timed is None:
+        return dict.fromkeys(names)
+    values = [getattr(part, name) for part in (timed.seconds, timed.ratio) for name in ("median", "low", "high")]
+    return dict(zip(names, values, strict=True))
+
+
+def _flops(subject: Subject, shape: Shape, kind: str) -> float | None:
+    """Floating-point operations of one pass, of posenc's own models: see `FORMULA`."""
+    if subject.name != "posenc" or not subject.build:
+        return None
+    backbone = shape.backbone(subject.attention, subject.causal)
+    _, forward = cost.count(backbone, subject.encoding, shape.length, shape.length)
+    return forward * shape.rows * shape.length * (3 if kind == "step" else 1)
+
+
+FORMULA = (
+    "FLOPs: matrix products and attention of the forward pass as torch.utils.flop_counter counts them (a"
+    " multiply-add is two; causal attention counts every pair), times three for a step; what is computed again in"
+    " the backward pass does not count. A card's share of its peak is TFLOP/s over its dense rate at this precision."
+)
+
+
+def _request(subject: Subject, shape: Shape, kind: str, options: Options) -> dict[str, Any]:
+    same = {key: getattr(options, key) for key in ("backend", "device", "dtype", "threads")}
+    own = {"key": subject.key, "attention": subject.attention, "encoding": subject.encoding, "kind": kind}
+    return {**same, **own, "shape": asdict(shape)}
+
+
+def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
+    """One table for each attention, length and pass."""
+    found = []
+    for attention, length, kind in dict.fromkeys((row["attention"], row["length"], row["pass"]) for row in rows):
+        group = [row for row in rows if (row["attention"], row["length"], row["pass"]) == (attention, length, kind)]
+        first = group[0]
+        what = "forward" if kind == "forward" else "forward and backward"
+        device = first["hardware"]["gpu"] or first["hardware"]["cpu"]
+        table = Table(
+            title=f"{attention}, {first['rows']} x {length} tokens, {what}: {first['dtype']} on {device}",
+            box=box.SIMPLE,
+            title_justify="left",
+        )
+        for column in ("subject", "encoding", "backend", "ms", "over none (95 %)", "peak MB", "TFLOP/s"):
+            numeric = column not in ("subject", "encoding", "backend")
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        for row in group:
+            table.add_row(*_cells(row))
+        found.append(table)
+    return found
+
+
+def left_out(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for everything that has no figures, with its reason."""
+    missing = (row for row in rows if row["reason"])
+    lines = (f"{row['subject']}, {row['attention']}, {row['encoding']}: {row['reason']}" for row in missing)
+    return list(dict.fromkeys(lines))
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    names = [row["subject"], row["encoding"], row["backend"] or ""]
+    if row["seconds"] is None:
+        return [*names, "-", "-", "", ""]
+    ratio = f"{row['ratio_to_none']:.3f} [{row['ratio_low']:.3f}, {row['ratio_high']:.3f}]"
+    peak = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}"
+    rate = "" if row["flops"] is None else f"{row['flops'] / row['seconds'] / 1e12:.3f}"
+    return [*names, f"{row['seconds'] * 1000:.1f}", ratio, peak, rate]

@@ -1,0 +1,119 @@
+"""What is timed: models that take the same tokens, and one pass over them, forward alone or forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from posenc.backbone.transformer import Transformer
+from posenc.bench.bare import BareDecoder
+from posenc.bench.peers import PEERS
+from posenc.bench.shape import Shape
+from posenc.cost import backend_taken
+from posenc.errors import NotPossibleError
+
+PASSES = ("forward", "step")
+"""`step` is forward and backward; no optimiser."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model to be timed.
+
+    Attributes:
+        name: posenc, bare decoder, or a library. backend: of attention, as far as it is posenc's to say.
+        reason: why it is not timed, where it is not: "not installed", or what is not possible.
+    """
+
+    name: str
+    encoding: str
+    attention: str
+    causal: bool
+    backend: str | None
+    build: Callable[[Shape], nn.Module] | None = field(repr=False)
+    reason: str | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}/{self.attention}/{self.encoding}{'' if self.causal else '/both ways'}"
+
+    @property
+    def label(self) -> str:
+        return self.name if self.causal else f"{self.name}, both ways"
+
+
+def _own(encoding: str, attention: str, causal: bool, backend: str, device: str, shape: Shape, kind: str) -> Subject:
+    config = shape.backbone(attention, causal)
+    try:
+        taken = backend_taken(config, encoding, shape.length, backend, device, kind == "step")
+    except NotPossibleError as error:
+        return Subject("posenc", encoding, attention, causal, backend, None, str(error))
+
+    def build(shape: Shape) -> nn.Module:
+        return Transformer(shape.backbone(attention, causal), encoding, shape.length, backend).initialise(0)
+
+    return Subject("posenc", encoding, attention, causal, taken, build)
+
+
+def _bare(shape: Shape) -> nn.Module:
+    return BareDecoder(
+        layers=shape.layers,
+        width=shape.width,
+        heads=shape.heads,
+        feedforward=shape.feedforward,
+        vocabulary=shape.vocabulary,
+    )
+
+
+def subjects(
+    encodings: Sequence[str], attentions: Sequence[str], backend: str, device: str, shape: Shape, kind: str, peers: bool
+) -> list[Subject]:
+    """All that one comparison times in passes of one kind; `none` of each attention, the first, divides the others.
+
+    A Performer's `none` stands there both ways too. Peers are those of the encodings asked for.
+    """
+    found = []
+    for attention in attentions:
+        for encoding in dict.fromkeys(("none", *encodings)):
+            found.append(_own(encoding, attention, True, backend, device, shape, kind))
+        if attention == "softmax":
+            found.append(Subject("bare decoder", "none", attention, True, "sdpa", _bare))
+        else:
+            found.append(_own("none", attention, False, backend, device, shape, kind))
+        for peer in PEERS if peers else []:
+            if peer.attention == attention and (peer.encoding in encodings or peer.encoding == "none"):
+                build, reason = (peer.build, None) if peer.installed else (None, "not installed")
+                found.append(Subject(peer.package, peer.encoding, peer.attention, peer.causal, None, build, reason))
+    return found
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One subject's work: a model on a device, its tokens, and in what precision."""
+
+    model: nn.Module
+    tokens: Tensor
+    kind: str
+    bfloat16: bool
+
+    def __call__(self) -> None:
+        device = self.tokens.device.type
+        if self.kind == "forward":
+            with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=self.bfloat16):
+                self.model.eval()(self.tokens)
+            return
+        self.model.zero_grad(set_to_none=True)
+        with torch.autocast(device, torch.bfloat16, enabled=self.bfloat16):
+            loss = self.model.train()(self.tokens).float().square().mean()
+        loss.backward()
+
+
+def make_pass(subject: Subject, shape: Shape, kind: str, device: str, dtype: str) -> Pass:
+    """The subject's model with its tokens, ready to run."""
+    assert subject.build is not None
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(shape.vocabulary, (shape.rows, shape.length), generator=generator)
+    return Pass(subject.build(shape).to(device), tokens.to(device), kind, dtype == "bfloat16")

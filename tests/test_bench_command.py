@@ -1,0 +1,178 @@
+"""`posenc bench`: its intervals, its turns, its subjects and its rows. Nothing here holds a time against a limit."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from math import comb
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from posenc.backbone.transformer import Transformer
+from posenc.bench import peers, pipeline, run
+from posenc.bench.bare import BareDecoder
+from posenc.bench.memory import peak_bytes
+from posenc.bench.shape import Shape
+from posenc.bench.subjects import make_pass, subjects
+from posenc.bench.timing import in_turns, interval
+from posenc.cli import main
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+KEYS = {
+    "subject", "encoding", "attention", "backend", "pass", "length", "device", "dtype", "seconds", "seconds_low",
+    "seconds_high", "peak_bytes", "ratio_to_none", "ratio_low", "ratio_high", "hardware", "reason",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [6, 7, 20, 51, 100])
+def test_an_interval_covers_95_percent_and_the_next_narrower_one_does_not(count: int) -> None:
+    found = interval([float(value) for value in reversed(range(count))])
+    assert found.median == (count - 1) / 2
+    outside = int(found.low)  # so many values lie below it, and as many above the upper end
+    assert found.high == count - 1 - outside
+
+    def coverage(left_out: int) -> float:
+        return 1 - 2 * sum(comb(count, k) for k in range(left_out + 1)) / 2**count
+
+    assert coverage(outside) >= 0.95 > coverage(outside + 1)
+
+
+def test_too_few_values_give_their_range() -> None:
+    found = interval([3.0, 1.0, 2.0])
+    assert (found.low, found.median, found.high) == (1.0, 2.0, 3.0)
+
+
+def test_each_subject_runs_beside_its_base_and_either_goes_first() -> None:
+    now, done = [0.0], []
+
+    def taking(name: str, seconds: float) -> object:
+        def work() -> None:
+            done.append(name)
+            now[0] += seconds * (1 + len(done) / 1000)  # a machine that gets slower
+
+        return work
+
+    runs = {"none": taking("none", 2.0), "slow": taking("slow", 6.0), "fast": taking("fast", 1.0)}
+    timed = in_turns(runs, dict.fromkeys(runs, "none"), 8, clock=lambda: now[0])  # type: ignore[arg-type]
+    del done[:6]  # two calls each that are not timed
+    assert done[:5] == ["none", "none", "slow", "none", "fast"]
+    assert done[5:10] == ["none", "slow", "none", "fast", "none"]
+    assert timed["none"].ratio == interval([1.0] * 8)
+    assert timed["slow"].ratio.median == pytest.approx(3, rel=0.01)
+    assert timed["fast"].ratio.median == pytest.approx(0.5, rel=0.01)
+    assert timed["slow"].seconds.median == pytest.approx(6.1, rel=0.03)
+
+
+def test_the_bare_decoder_does_the_same_work_as_none() -> None:
+    shape = Shape(layers=2, width=32, heads=2, feedforward=64, vocabulary=50, length=20)
+    own = Transformer(shape.backbone("softmax", True), "none", 20).initialise(3)
+    bare = BareDecoder(layers=2, width=32, heads=2, feedforward=64, vocabulary=50)
+    renamed = {}
+    for name, value in own.state_dict().items():
+        short = name.removeprefix("decoder.").replace("feedforward.", "").replace("final_norm", "norm")
+        renamed[short.replace("attention.", "")] = value
+    bare.load_state_dict(renamed)  # all of them, and no other
+    tokens = torch.randint(50, (3, 20))
+    torch.testing.assert_close(bare(tokens), own(tokens), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("peer", peers.PEERS, ids=lambda peer: f"{peer.package} {peer.encoding} {peer.causal}")
+def test_peers_take_the_same_tokens(peer: peers.Peer) -> None:
+    if find_spec(peer.module) is None:
+        pytest.skip(f"{peer.package} is not installed: pip install posenc[peers]")
+    shape = Shape(layers=1, length=8)
+    tokens = torch.randint(shape.vocabulary, (2, 8))
+    out = peer.build(shape)(tokens)
+    assert out.shape == (2, 8, 256)  # logits or hidden states: vocabulary and width are the same number
+    out.square().mean().backward()
+    changed = tokens.clone()
+    changed[:, -1] = (changed[:, -1] + 1) % shape.vocabulary
+    model = peer.build(shape).eval()
+    same = torch.allclose(model(tokens)[:, :-1], model(changed)[:, :-1], atol=1e-6)
+    if peer.attention == "softmax":  # performer-pytorch divides keys by their largest over the whole row
+        assert same == peer.causal
+
+
+def test_rows_are_written_and_nothing_is_left_out_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "find_spec", lambda module: None)
+    file = tmp_path / "rows.json"
+    arguments = ["bench", "--encodings", "rope,t5,rope_outside", "--lengths", "4,6", "--rounds", "1", "--no-memory"]
+    done = CliRunner().invoke(main, [*arguments, "--json", str(file)])
+    assert done.exit_code == 0, done.output
+    rows = json.loads(file.read_text())
+    assert all(row.keys() >= KEYS for row in rows)
+    by = {(r["subject"], r["attention"], r["encoding"], r["pass"], r["length"]): r for r in rows}
+    assert len(by) == len(rows)
+    for length in (4, 6):
+        for kind in ("forward", "step"):
+            for attention in ("softmax", "performer"):
+                assert by["posenc", attention, "none", kind, length]["ratio_to_none"] == 1
+            assert by["posenc", "softmax", "t5", kind, length]["backend"] == "blocks"
+            assert "prefix sums" in by["posenc", "performer", "t5", kind, length]["reason"]
+            assert "19" in by["posenc", "softmax", "rope_outside", kind, length]["reason"]
+            assert by["x-transformers", "softmax", "rope", kind, length]["reason"] == "not installed"
+            assert by["bare decoder", "softmax", "none", kind, length]["seconds"] > 0
+            assert by["posenc, both ways", "performer", "none", kind, length]["ratio_to_none"] > 0
+    for row in rows:
+        assert (row["seconds"] is None) == (row["reason"] is not None)
+        if row["seconds"] is not None:
+            assert row["seconds_low"] <= row["seconds"] <= row["seconds_high"]
+            assert row["ratio_low"] <= row["ratio_to_none"] <= row["ratio_high"]
+    for text in ("not installed", "prefix sums", "FLOPs", "tokens ready a second"):
+        assert text in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--encodings", "ropee"], ["ropee", "rope"]),
+        (["--attention", "softmaxx"], ["softmaxx", "softmax"]),
+        (["--backend", "flexx"], ["flexx", "flex"]),
+        (["--dtype", "float16"], ["float16", "bfloat16"]),
+        (["--rounds", "0"], ["--rounds 0"]),
+        (["--lengths", "0"], ["--lengths 0"]),
+        (["--json", "/no/such/folder/rows.json"], ["/no/such/folder"]),
+    ],
+)
+def test_bad_options_are_named(arguments: list[str], words: list[str]) -> None:
+    done = CliRunner().invoke(main, ["bench", *arguments])
+    assert done.exit_code == 2
+    assert all(word in done.output for word in words)
+
+
+def test_flex_is_timed_forward_on_a_cpu_and_its_step_has_a_reason() -> None:
+    given = (["t5"], ["softmax"], "flex", "cpu", Shape(layers=1, length=8))
+    forward, step = ({s.encoding: s for s in subjects(*given, kind, False)} for kind in ("forward", "step"))
+    assert forward["t5"].backend == "flex" and forward["t5"].reason is None
+    make_pass(forward["t5"], given[-1], "forward", "cpu", "float32")()
+    assert "no backward pass on a CPU" in (step["t5"].reason or "")
+
+
+def test_peak_memory_counts_one_pass_in_a_process_of_its_own() -> None:
+    shape = {"layers": 1, "width": 64, "heads": 1, "feedforward": 64, "rows": 1, "length": 1500}
+    request = {
+        "key": "posenc/softmax/t5", "encoding": "t5", "attention": "softmax", "device": "cpu", "dtype": "float32",
+        "threads": 1, "shape": shape, "kind": "step",
+    }  # fmt: skip
+    table, blocks = (peak_bytes({**request, "backend": backend}) for backend in ("reference", "blocks"))
+    pairs = 1500 * 1500 * 4
+    assert table > 2 * pairs, "weights and scores of all pairs"
+    assert 1500 * 64 * 4 < blocks < 2 * pairs
+
+
+def test_data_and_training_are_timed_on_the_same_tokens() -> None:
+    found = pipeline.measure(2, "cpu")
+    assert found.tokens_ready > 0 and found.tokens_trained > 0
+    assert found.task.startswith("enwik8/")
+    assert found.ratio.low <= found.ratio.median <= found.ratio.high
+
+
+def test_a_table_shows_every_row() -> None:
+    options = run.Options(encodings=["none"], attentions=["softmax"], lengths=[4], rounds=1, peers=False, memory=False)
+    rows = run.measure(options)
+    assert [table.row_count for table in run.tables(rows)] == [2, 2]  # none and the bare decoder, in two passes
+    assert run.left_out(rows) == []
