@@ -6,7 +6,7 @@ encoding and what is measured of it. Learned parameters are as they start.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -49,21 +49,26 @@ class Decay:
 
 
 @torch.no_grad()
-def scores(encoding: Encoding, embeddings: Tensor, positions: Tensor) -> Tensor:
-    """Attention scores (B,H,S,S), biases with them, of embeddings (B,S,D) that stand at positions (S,)."""
+def scores(encoding: Encoding, embeddings: Tensor, positions: Tensor, queries: int) -> Tensor:
+    """Attention scores (B,H,L,S), biases with them: of the last L of embeddings (B,S,D) at positions (S,)."""
     stack, keys = encoding.stack, len(positions)
     generator = torch.Generator().manual_seed(0)
-    context = Context(stack=stack, queries=keys, keys=keys, device=positions.device, generator=generator)
-    context.key_positions = context.query_positions = positions[None, :, None]
-    embedded = encoding.embed(embeddings, context.query_positions, context)
+    context = Context(stack=stack, queries=queries, keys=keys, device=positions.device, generator=generator)
+    context.key_positions = positions[None, :, None]
+    context.query_positions = context.key_positions[:, context.offset :]
+    # As in one pass over the whole: what enters embeddings enters all of them.
+    whole = replace(context, queries=keys)
+    whole.key_positions = whole.query_positions = context.key_positions
+    embedded = encoding.embed(embeddings, whole.query_positions, whole)
     heads = embedded.unflatten(-1, (stack.heads, stack.head_width)).transpose(1, 2)
-    queries = encoding.rotate_query(heads, context.query_positions, context)
-    rotated = encoding.rotate_key(heads, context.key_positions, context)
-    table = encoding.score_scale * queries @ rotated.transpose(-1, -2)
+    last = heads[:, :, context.offset :]
+    turned = encoding.rotate_query(last, context.query_positions, context)
+    rotated = encoding.rotate_key(heads, context.key_positions, whole)
+    table = encoding.score_scale * turned @ rotated.transpose(-1, -2)
     if encoding.overrides("distance_bias"):
         table = table + distance_table(encoding, context)
     if encoding.overrides("score_bias"):
-        table = table + encoding.score_bias(heads, heads, context)
+        table = table + encoding.score_bias(last, heads, context)
     return table
 
 
@@ -92,9 +97,9 @@ def relative_error(encoding: Encoding, seed: int) -> Measured:
     room = _room(encoding, 64 + max(SHIFTS))
     length = min(64, room // 2)
     x, worst = _embeddings(encoding, seed, 1, length), 0.0
-    bare = scores(encoding, x, torch.arange(length))
+    bare = scores(encoding, x, torch.arange(length), length)
     for shift in (shift for shift in SHIFTS if shift <= room - length):
-        moved = scores(encoding, x, torch.arange(length) + shift)
+        moved = scores(encoding, x, torch.arange(length) + shift, length)
         worst = max(worst, ((moved - bare).abs().max() / bare.abs().max()).item())
     return Measured(worst)
 
@@ -167,7 +172,7 @@ def decay(encoding: Encoding, seed: int) -> Decay | str:
     token = _embeddings(encoding, seed, SAMPLES, 1)
 
     def from_last(embeddings: Tensor) -> Tensor:
-        return scores(encoding, embeddings, positions)[:, :, -1].flip(-1)  # (B,H,distance)
+        return scores(encoding, embeddings, positions, queries=1)[:, :, 0].flip(-1)  # (B,H,distance)
 
     same = from_last(token.expand(-1, count, -1)).mean(dim=(0, 1))
     random = from_last(_embeddings(encoding, seed, SAMPLES, count + 1)[:, 1:])
@@ -180,30 +185,24 @@ def decay(encoding: Encoding, seed: int) -> Decay | str:
     return found
 
 
-def bound_decay(encoding: Encoding, seed: int) -> Measured:
-    """The mean of the bound over the last fifth of the distances, relative to distance 0: it decays."""
-    found = decay(encoding, seed)
-    if isinstance(found, str):
-        return Measured(None, found)
-    return Measured(None, _not_a_rotation(encoding)) if found.bound is None else Measured(_at_last(found.bound))
-
-
-def same_decay(encoding: Encoding, seed: int) -> Measured:
-    """As `bound_decay`, of the mean score of a token with itself."""
-    found = decay(encoding, seed)
-    return Measured(None, found) if isinstance(found, str) else Measured(_at_last(found.same))
-
-
-def _at_last(values: list[float]) -> float:
+def at_last(values: list[float]) -> float:
+    """The mean over the last fifth of the distances."""
     fifth = max(1, len(values) // 5)
     return sum(values[-fifth:]) / fifth
 
 
-QUESTIONS = {
-    question.__name__: question for question in (relative_error, norm_error, sparse_error, bound_decay, same_decay)
-}
+def measure(encoding: Encoding, seed: int) -> tuple[dict[str, Measured], Decay | str]:
+    """Every question's answer by its name, and the curves by distance, or why there are none.
 
-
-def measure(encoding: Encoding, seed: int) -> dict[str, Measured]:
-    """Every question's answer, by its name."""
-    return {name: question(encoding, seed) for name, question in QUESTIONS.items()}
+    bound_decay: the bound at the last distances, relative to distance 0. same_decay: as that, of the mean score of a
+    token with itself.
+    """
+    found = {question.__name__: question(encoding, seed) for question in (relative_error, norm_error, sparse_error)}
+    curves = decay(encoding, seed)
+    if isinstance(curves, str):
+        return found | {"bound_decay": Measured(None, curves), "same_decay": Measured(None, curves)}, curves
+    found["bound_decay"] = (
+        Measured(None, _not_a_rotation(encoding)) if curves.bound is None else Measured(at_last(curves.bound))
+    )
+    found["same_decay"] = Measured(at_last(curves.same))
+    return found, curves

@@ -81,7 +81,7 @@ def test_the_bound_is_equation_37_in_loops() -> None:
         values.append(total / 8)
     assert found.bound == pytest.approx([value / values[0] for value in values], rel=1e-9)
     assert values[0] == pytest.approx(4.5)  # the mean of 1 to 8
-    decay = theory.bound_decay(made("rope"), 0).value
+    decay = theory.measure(made("rope"), 0)[0]["bound_decay"].value
     assert decay == pytest.approx(sum(values[-51:]) / 51 / values[0])
 
 
@@ -100,7 +100,7 @@ def test_t5s_bias_is_in_the_scores() -> None:
     """Scores of one token with itself differ by the bias alone."""
     encoding = made("t5")
     x = torch.randn(1, 1, 32, dtype=torch.float64).expand(1, 40, 32)
-    table = theory.scores(encoding, x, torch.arange(40))
+    table = theory.scores(encoding, x, torch.arange(40), 1)
     context = Context(stack=STACK, queries=40, keys=40, device=x.device)
     bias = encoding.distance_bias(torch.arange(-39, 1), context)
     torch.testing.assert_close(table[0, :, -1] - table[0, :, -1:, -1], bias - bias[:, -1:], atol=1e-12, rtol=0)
@@ -115,7 +115,7 @@ def test_t5s_bias_is_in_the_scores() -> None:
     ],
 )
 def test_a_question_that_makes_no_sense_says_why(name: str, question: str, why: str) -> None:
-    answer = theory.QUESTIONS[question](made(name), 0)
+    answer = theory.measure(made(name), 0)[0][question]
     assert answer.value is None
     assert why in answer.why
 

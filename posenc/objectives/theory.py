@@ -46,10 +46,9 @@ class Theory(Objective):
 
     def score(self, model: Transformer, split: str, length: int) -> Scored:
         encoding = model.encodings()[0].cpu().double()
-        found = theory.measure(encoding, self.seed)
+        found, curves = theory.measure(encoding, self.seed)
         values = {name: answer.value for name, answer in found.items() if answer.value is not None}
         why = {name: answer.why for name, answer in found.items() if answer.value is None}
         holds = {name: values[name] <= limit for name, limit in theory.LIMITS.items() if name in values}
-        curves = theory.decay(encoding, self.seed)
         details = {"holds": holds, "limits": theory.LIMITS, **({} if isinstance(curves, str) else asdict(curves))}
         return Scored(values, 1, details, why=why)

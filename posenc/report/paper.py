@@ -199,12 +199,18 @@ def _stages(reported: Reported, stages: pd.DataFrame, data: Mapping[Any, str]) -
     return Grid(tuple(head), tuple(texts for _, texts in sorted(rows, key=lambda pair: pair[0]))) if rows else Grid(())
 
 
-def theory_grid(scores: pd.DataFrame) -> Grid:
+def theory_grid(scores: pd.DataFrame, records: Iterable[Record]) -> Grid:
     """What was measured of the encodings themselves, nothing trained: encodings down, properties across.
 
     Args:
-        scores: the rows of scores_frame whose split is "theory".
+        scores: the rows of scores_frame whose split is "theory". records: which say whether a claim holds.
     """
+    holds = {
+        (record["id"], metric): held
+        for record in records
+        for score in (record.get("scores") or [])[:1]
+        for metric, held in ((score.get("details") or {}).get("holds") or {}).items()
+    }
     titles = {row.metric: str(row.title) for row in scores.itertuples()}
     rows = []
     for label, group in scores.groupby("label", sort=False):
@@ -213,7 +219,9 @@ def theory_grid(scores: pd.DataFrame) -> Grid:
             mine = group[group["metric"] == metric]
             values = [value for value in mine["value"] if words.is_number(value)]
             why = words.listed(mine["why"].dropna())
-            texts.append(f"{max(values, key=abs):.3g}" if values else why or "\u2013")
+            claims = {holds[one, metric] for one in mine["id"] if (one, metric) in holds}
+            verdict = f" ({'holds' if all(claims) else 'not so'})" if claims else ""
+            texts.append(f"{max(values, key=abs):.3g}{verdict}" if values else why or "\u2013")
         rows.append((str(label), *texts))
     return Grid(("encoding", *titles.values()), tuple(rows))
 

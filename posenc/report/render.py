@@ -16,6 +16,7 @@ from posenc.report import (
     figures,
     forests,
     items,
+    models,
     paper,
     speed,
     style,
@@ -28,6 +29,7 @@ from posenc.report import (
 from posenc.report.canvas import Picture
 from posenc.report.pages import html_page, latex, markdown_page
 from posenc.report.places import key_of, slugs
+from posenc.report.view import Grid
 from posenc.store import Store, write_atomically
 
 _OWN = ("answer", "curve-", "decay-", "forest-", "length-", "speed-")
@@ -70,6 +72,7 @@ class Found:
     curves: pd.DataFrame
     times: pd.DataFrame
     stages: pd.DataFrame
+    between: dict[str, Grid]
     references: pd.DataFrame
     differences: pd.DataFrame
     tried: pd.DataFrame
@@ -96,6 +99,7 @@ def read(store: Store) -> Found:
         curves=curves,
         times=walltime.equal_time(curves, baseline),
         stages=paper.stage_frame(records, manifest),
+        between=models.between_models(store, records, manifest),
         references=tables.references(records, manifest),
         differences=tables.configuration_differences(cells, baseline),
         tried=tried,
@@ -216,7 +220,8 @@ def _model(found: Found, pictures: list[Picture], cells_folder: str) -> dict[str
         "time": view.time_grids(found.times, suite["baseline"]),
         "tuning": view.tuning_grids(found.tried),
         "paper": papers,
-        "theory": paper.theory_grid(found.theory),
+        "theory": paper.theory_grid(found.theory, records),
+        "between": found.between,
         "cost": view.cost_grids(found.cost),
         "speed": speed.grids(found.bench),
         "differences": view.different_configurations(found.differences),

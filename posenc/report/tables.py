@@ -374,7 +374,9 @@ def configuration_differences(records: Iterable[Mapping[str, Any]], baseline: st
         if place["encoding"] == baseline:
             continue
         other = theirs.get(tuple(place[field] for field in fields))
-        keys = [""] if other is None else [key for key in {**other, **config} if not _is_key(key, ("encoding",))]
+        # Its parent is the same task's cell of the same encoding: another wherever the encoding is.
+        apart = ("encoding", "parent")
+        keys = [""] if other is None else [key for key in {**other, **config} if not _is_key(key, apart)]
         for key in keys:
             pair = (config.get(key), (other or {}).get(key))
             if other is None or repr(pair[0]) != repr(pair[1]):
