@@ -406,6 +406,7 @@ def test_data_warnings_are_said_first_and_at_every_table(tmp_path: Path) -> None
     said = "enwik8 (generated data; only 500 of 100,000,000 bytes)"
     assert said in visible(html)
     assert said in page
+    assert "\n- encodings: sinusoidal\n" in page  # lines of their own
     assert visible(html).index("only 500 of 100,000,000 bytes") < visible(html).index("Results")
 
 

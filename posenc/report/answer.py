@@ -106,6 +106,7 @@ def _finding(row: dict[str, Any], item: Mapping[str, Any] | None, costs: Mapping
     if row["pairs"]:
         half = (row["difference_high"] - row["difference_low"]) / 2
         difference = words.with_half_width(row["difference"], half, decimals, signed=True)
+        difference += "" if words.is_number(half) else ", no interval"
     return Finding(
         place={key: row[key] for key in GROUP},
         title=group_title(row),
@@ -131,7 +132,8 @@ def _surely(row: Mapping[str, Any], item: Mapping[str, Any] | None) -> Iterable[
     """How surely, a sentence a reason."""
     pairs, found = int(row["pairs"]), _verdict(row)
     if not pairs:
-        yield str(row["baseline_note"] or row["why"] or "there is nothing to compare").rstrip(".") + "."
+        told = [row[key] for key in ("baseline_note", "why") if isinstance(row[key], str)]
+        yield (told[0] if told else "Nothing to hold against the baseline was run here").rstrip(".") + "."
         return
     yield f"Over {words.plural(pairs, 'seed')}, paired" + ("." if pairs > 1 else ": no interval.")
     if row["named"] and words.is_number(row["p_holm"]):

@@ -77,7 +77,7 @@ def datasets(manifest: Mapping[str, Any], records: Iterable[Record]) -> list[Dat
     for (task, scale, _), members in found.items():
         data: dict[str, Any] = next((record["data"] for record in members if record.get("data")), {})
         digests = [dig(record, ("data", "digest")) for record in members if record.get("data")]
-        digest = words.listed(digests) or dig(members[0]["config"], ("data", "digest"))
+        digest = words.listed(one for one in digests if one) or dig(members[0]["config"], ("data", "digest"))
         size, expected, warnings = data.get("bytes"), data.get("expected_bytes"), []
         if data.get("generated"):
             warnings.append("generated data")
@@ -94,7 +94,7 @@ def datasets(manifest: Mapping[str, Any], records: Iterable[Record]) -> list[Dat
                 name=str(data.get("name") or dig(members[0]["config"], ("data", "source")) or "unknown"),
                 size=_size(data),
                 warnings=tuple(warnings),
-                digest=str(digest or "not recorded"),
+                digest=str(digest or ""),
                 note=str(data.get("note") or ""),
                 cells=len(members),
             )
@@ -115,7 +115,7 @@ def data_labels(found: Iterable[Dataset]) -> dict[Any, str]:
         labels.setdefault((data.task, data.scale), []).append(
             data.name + (f" ({'; '.join(data.warnings)})" if data.warnings else "")
         )
-    return {key: "; ".join(names) for key, names in labels.items()}
+    return {key: words.listed(names) for key, names in labels.items()}
 
 
 def endings(records: Iterable[Record]) -> list[Ending]:

@@ -115,7 +115,9 @@ def _short_title(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     parts = [row["task"]]
     for key in ("attention", "variant", "length"):
         if len({one[key] for one in rows if one["task"] == row["task"]}) > 1:
-            parts.append(f"L{row[key]}" if key == "length" else str(row[key]))
+            # Of what varies its values alone: this is a line of a figure.
+            values = ", ".join(part.rpartition("=")[2] for part in str(row[key]).split(", "))
+            parts.append(f"L{row[key]}" if key == "length" else values)
     return ", ".join(str(part) for part in parts if part)
 
 

@@ -208,6 +208,7 @@ def _model(found: Found, pictures: list[Picture], cells_folder: str) -> dict[str
         "compared": facts.compared(manifest),
         "counts": facts.counts(manifest, records),
         "data": data,
+        "data_said": [f"{text} for {task} (scale {scale})" for (task, scale), text in labels.items()],
         "results": view.result_tables(found.summary, found.references, labels),
         "pictures": pictures,
         "shown_apart": ("curve", "length") if papers else ("curve", "length", "decay"),
