@@ -1,4 +1,4 @@
-"""Sessions: `nox -s quick`, `tests`, `slow`, `lint`, `gpu`, `bench`, `ablation -- SUITE ...`.
+"""Sessions: `nox -s quick`, `paper`, `tests`, `slow`, `lint`, `gpu`, `bench`, `ablation -- SUITE ...`.
 
 Every session installs into a virtual environment of its own, at the versions of constraints.txt.
 """
@@ -23,6 +23,13 @@ def quick(session: nox.Session) -> None:
     """The suite `quick`, with its report: minutes on two cores."""
     install(session)
     session.run("posenc", "run", "quick", *session.posargs)
+
+
+@nox.session
+def paper(session: nox.Session) -> None:
+    """Every experiment of the RoFormer paper: `nox -s paper -- --scale small --data DIR`; by itself at `smoke`."""
+    install(session)
+    session.run("posenc", "run", "paper", *session.posargs)
 
 
 @nox.session

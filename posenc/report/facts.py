@@ -70,8 +70,10 @@ def datasets(manifest: Mapping[str, Any], records: Iterable[Record]) -> list[Dat
     for cell in manifest["cells"]:
         record = ended.get(cell["id"], cell)
         config = record["config"]
-        # By what was asked for: cells that did not get so far as to describe their data belong to it too.
-        key = (config.get("task"), config.get("scale"), repr(config.get("data")))
+        # By what was asked for: cells that did not get so far as to describe their data belong to it too. What a
+        # token is (characters or words) makes no other data of the same rows.
+        asked = config.get("data") or {}
+        key = (config.get("task"), config.get("scale"), repr([asked.get(k) for k in ("source", "digest", "splits")]))
         found.setdefault(key, []).append(record)
     result = []
     for (task, scale, _), members in found.items():
