@@ -55,7 +55,8 @@ def key_features(keys: Tensor, projection: Tensor, mask: Tensor | None) -> tuple
     products, halves = keys @ projection.T, keys.square().sum(-1) / 2
     largest = products.detach().amax(-1) - halves.detach()
     exponents = (largest / math.log(2)).ceil().clamp(-LARGEST, LARGEST)
-    features = products.sub_((halves + exponents * math.log(2))[..., None]).exp_()
+    # Added in place, negated while it is small: the gradient of a difference would negate all features.
+    features = products.add_(-(halves + exponents * math.log(2))[..., None]).exp_()
     exponents = exponents.to(torch.int32)
     if mask is not None:
         hidden = ~mask[:, None, :]
