@@ -52,7 +52,7 @@ def block_attention(
         rows: queries of a block.
     """
     dtype, wide = values.dtype, torch.promote_types(values.dtype, torch.float32)
-    parts = [None if x is None else x.to(wide) for x in (queries * scale, keys, values, line, near)]
+    parts = [None if x is None else x.to(wide) for x in (queries.to(wide) * scale, keys, values, line, near)]
     with without_autocast(queries.device):
         out, sums = _Blocks.apply(*parts, seen, causal, clip, rows)
     return out.to(dtype), None if near is None else sums.to(dtype)
