@@ -163,10 +163,14 @@ def test_cached_decoding_by_blocks_is_the_uncached(name: str, fresh_seed: int) -
     close(torch.cat(parts, dim=1), model.hidden(tokens), torch.float64)
 
 
-def test_low_precision_is_computed_in_float32_and_rounded_once(fresh_seed: int) -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+def test_low_precision_is_computed_in_float32_and_rounded_once(autocast: bool, fresh_seed: int) -> None:
     generator = torch.Generator().manual_seed(fresh_seed)
     q, k, v = (torch.randn(2, 2, 100, 16, generator=generator).bfloat16() for _ in range(3))
-    got, _ = block_attention(q, k, v, scale=0.25, causal=False)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        got, _ = block_attention(q, k, v, scale=0.25, causal=False)
+        wide, _ = block_attention(q.float(), k.float(), v.float(), scale=0.25, causal=False)
+    assert (wide - reference.attend(q.float(), k.float(), v.float(), scale=0.25)[0]).abs().max() < 1e-5
     expected, _ = reference.attend(q.double(), k.double(), v.double(), scale=0.25)
     assert got.dtype == torch.bfloat16
     torch.testing.assert_close(got.double(), expected, atol=2**-8, rtol=2**-8)

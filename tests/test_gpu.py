@@ -85,7 +85,7 @@ def test_the_gpu_agrees_with_the_cpu_in_float64(
 def test_every_backend_agrees_with_the_cpu_in_float64(
     encoding: str, backend: str, form: str, rows: str, precision: str
 ) -> None:
-    """Outputs and gradients; what a backend cannot do skips with its reason. Shaw's clip is longer than a row is far."""
+    """Outputs and gradients; what a backend cannot do skips with its reason."""
     tokens = torch.randint(256, (3, 128), generator=torch.Generator().manual_seed(0))
     mask = torch.arange(128) < torch.tensor([[128], [100], [77]]) if rows == "padded" else None
     segments = torch.tensor([0] * 50 + [1] * 3 + [2] * 75).expand(3, -1) if rows == "packed" else None

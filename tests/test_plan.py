@@ -95,7 +95,7 @@ def test_what_is_not_possible_is_known_before_any_training(tmp_path: Path) -> No
         SUITE + GRID, tmp_path, encodings=["rope_outside", "shaw"], seeds=[0], changes={"backbone.attention": "softmax"}
     )
     assert "not possible" in str(softmax[0].why_not)
-    assert softmax[1].backend == "reference"
+    assert softmax[1].backend == "blocks"
     odd = cells(SUITE + GRID, tmp_path, encodings=["rope_outside"], seeds=[0], changes={"backbone.features": 31})
     assert "31 channels (1 of 31): an even number is wanted" in str(odd[0].why_not)
     asked = {"backbone.attention": "softmax", "runtime.backend": "sdpa"}

@@ -197,7 +197,7 @@ def test_data_that_changed_since_the_plan_is_refused(tmp_path: Path) -> None:
 
 def test_a_record_says_what_it_was_made_with(tmp_path: Path) -> None:
     record = train(cells("shaw")[0], tmp_path)
-    assert record["backend"] == "reference"
+    assert record["backend"] == "blocks"
     assert record["parameters"]["positional"] == 2 * 1 * 33 * 8
     assert record["tokens_seen"] == 6 * 4 * 16
     assert record["flops_per_token"] > 2 * (record["parameters"]["total"] - 33 * 16)

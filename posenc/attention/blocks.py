@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from posenc.attention.reference import without_autocast
+
 ROWS = 64
 """Queries of a block."""
 
@@ -50,8 +52,9 @@ def block_attention(
         rows: queries of a block.
     """
     dtype, wide = values.dtype, torch.promote_types(values.dtype, torch.float32)
-    parts = [None if x is None else x.to(wide) for x in (queries * scale, keys, values, line, near)]
-    out, sums = _Blocks.apply(*parts, seen, causal, clip, rows)
+    parts = [None if x is None else x.to(wide) for x in (queries.to(wide) * scale, keys, values, line, near)]
+    with without_autocast(queries.device):
+        out, sums = _Blocks.apply(*parts, seen, causal, clip, rows)
     return out.to(dtype), None if near is None else sums.to(dtype)
 
 

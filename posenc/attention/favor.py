@@ -44,7 +44,7 @@ def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
 def query_features(queries: Tensor, projection: Tensor) -> Tensor:
     """(B,H,L,M), each row divided by its largest: that, and exp(-|x|^2 / 2) too, cancels within the row."""
     logs = queries @ projection.T
-    return (logs - logs.detach().amax(-1, keepdim=True)).exp()
+    return logs.sub_(logs.detach().amax(-1, keepdim=True)).exp_()  # in place: nothing else reads what was there
 
 
 def key_features(keys: Tensor, projection: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,8 @@ def key_features(keys: Tensor, projection: Tensor, mask: Tensor | None) -> tuple
     products, halves = keys @ projection.T, keys.square().sum(-1) / 2
     largest = products.detach().amax(-1) - halves.detach()
     exponents = (largest / math.log(2)).ceil().clamp(-LARGEST, LARGEST)
-    features = (products - (halves + exponents * math.log(2))[..., None]).exp()
+    # Added in place, negated while it is small: the gradient of a difference would negate all features.
+    features = products.add_(-(halves + exponents * math.log(2))[..., None]).exp_()
     exponents = exponents.to(torch.int32)
     if mask is not None:
         hidden = ~mask[:, None, :]
@@ -155,7 +156,8 @@ def _read(query: Tensor, turned_query: Tensor, states: list[Tensor]) -> tuple[Te
 def _chunks(x: Tensor, chunk: int, filler: float = 0) -> Tensor:
     """(B,H,L,any) to (B,H,chunks,C,any), filled up at the end with keys that are hidden and rows that are cut."""
     missing = -x.shape[2] % chunk
-    return torch.nn.functional.pad(x, (0, 0, 0, missing), value=filler).unflatten(2, (-1, chunk))
+    padded = torch.nn.functional.pad(x, (0, 0, 0, missing), value=filler) if missing else x  # it would copy for none
+    return padded.unflatten(2, (-1, chunk))
 
 
 def _states(added: Tensor, decay: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class Shape:
     feedforward: int = 1024
     vocabulary: int = 256
     features: int = 256
-    chunk: int = 128
+    chunk: int = 64
     rows: int = 2
     length: int = 512
 
