@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from test_report import cell, make_store, pages, record
 
+from posenc.report.forests import overview
 from posenc.report.models import between_models
 from posenc.report.paper import theory_grid
 from posenc.report.render import read
+from posenc.report.style import looks
 from posenc.report.tables import scores_frame
 from posenc.store import Store
 
@@ -81,3 +83,19 @@ def test_a_parent_is_no_difference_of_configuration(tmp_path: Path) -> None:
         one["config"] = {**one["config"], "parent": f"parent{index}"}
     store = make_store(tmp_path, cells, [record(one, 1.0, 1.0) for one in cells])
     assert "parent" not in set(read(store).differences["key"])
+
+
+def test_a_correlation_has_no_per_cent(tmp_path: Path) -> None:
+    common = {"named": True, "pairs": 2, "better": "higher", "attention": "softmax", "variant": "", "scale": "small",
+              "length": 64, "encoding": "rope", "claim": "rope", "baseline": "learned", "p_holm": 1.0,
+              "difference": 0.1, "difference_low": 0.0, "difference_high": 0.2}  # fmt: skip
+    rows = [
+        {**common, "task": "glue/stsb", "metric": "spearman", "theirs": 0.001},
+        {**common, "task": "glue/sst2", "metric": "accuracy", "theirs": 0.5},
+        {**common, "task": "wmt14", "metric": "bleu", "theirs": 20.0},
+        {**common, "task": "multi30k", "metric": "bleu", "theirs": 0.0},
+    ]
+    (picture,) = overview(rows, looks(["rope"]))
+    assert list(picture.data["task"]) == ["glue/sst2", "wmt14"]
+    assert list(picture.data["per_cent"]) == pytest.approx([20.0, 0.5])
+    assert "glue/stsb, multi30k" in picture.notes[-1]

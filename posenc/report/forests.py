@@ -86,11 +86,17 @@ def _notes(lines: Sequence[Line]) -> tuple[str, ...]:
     return tuple(said)
 
 
+CORRELATIONS = ("spearman", "pearson")
+
+
 def overview(rows: Sequence[dict[str, Any]], styles: dict[str, Look]) -> list[Picture]:
     """The comparison named by the suite in all groups of cells, in per cent of the baseline's score: one figure."""
-    lines, shown = [], []
+    lines, shown, left_out = [], [], []
     for row in rows:
-        if not row["named"] or not row["pairs"] or not words.is_number(row["theirs"]) or not row["theirs"]:
+        if not row["named"] or not row["pairs"] or not words.is_number(row["theirs"]):
+            continue
+        if row["metric"] in CORRELATIONS or row["theirs"] <= 0:
+            left_out.append(_short_title(row, rows))
             continue
         share = (-100 if row["better"] == "lower" else 100) / abs(row["theirs"])
         mean = row["difference"] * share
@@ -107,8 +113,12 @@ def overview(rows: Sequence[dict[str, Any]], styles: dict[str, Look]) -> list[Pi
     svg = _forest(lines, f"{claim}: gain on {baseline}, in per cent of its score", "higher", str(baseline))
     alt = f"{claim} against {baseline} in each group, with 95 % intervals"
     title = f"{claim} against {baseline}, named by the suite"
-    notes = ("To the right is better, whichever way the metric runs.",)
-    return [Picture("answer", "answer", {}, title, alt, notes, svg, pd.DataFrame(shown))]
+    notes = ["To the right is better, whichever way the metric runs."]
+    if left_out:
+        notes.append(
+            f"Left out: {words.listed(left_out)}, whose score has no per cent (a correlation, or not above 0)."
+        )
+    return [Picture("answer", "answer", {}, title, alt, tuple(notes), svg, pd.DataFrame(shown))]
 
 
 def _short_title(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
