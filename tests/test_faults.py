@@ -161,7 +161,7 @@ def runs_in(database: Path) -> int:
 
 @pytest.mark.parametrize("fault", ["locked", "deleted", "damaged"])
 def test_a_database_that_fails_costs_no_cell_and_sync_makes_it_whole(tmp_path: Path, fault: str) -> None:
-    process = start(tmp_path, *run_of(encodings="rope,none", seeds="0"), "--set", "training.steps=3000")
+    process = start(tmp_path, *run_of(encodings="rope,none", seeds="0"), "--set", "training.steps=12000")
     database = tmp_path / "results/mlflow.db"
     store = Store(tmp_path / "results/quick")
     try:
@@ -175,7 +175,7 @@ def test_a_database_that_fails_costs_no_cell_and_sync_makes_it_whole(tmp_path: P
             database.unlink()
         else:
             database.write_bytes(b"no database" * 1000)
-        output, _ = process.communicate(timeout=280)
+        output, _ = process.communicate(timeout=900)
         if fault == "locked":
             holder.execute("ROLLBACK")
         holder.close()
@@ -218,7 +218,7 @@ def test_a_server_that_goes_in_the_middle_costs_no_cell_and_sync_makes_it_whole(
     uri = f"http://127.0.0.1:{port}"
     tracking = server(tmp_path, port)
     process = start(
-        tmp_path, *run_of(encodings="rope,none", seeds="0"), "--set", "training.steps=4000", MLFLOW_TRACKING_URI=uri
+        tmp_path, *run_of(encodings="rope,none", seeds="0"), "--set", "training.steps=12000", MLFLOW_TRACKING_URI=uri
     )
     store = Store(tmp_path / "results/quick")
     try:
@@ -235,7 +235,7 @@ def test_a_server_that_goes_in_the_middle_costs_no_cell_and_sync_makes_it_whole(
         )
         os.killpg(tracking.pid, signal.SIGKILL)
         tracking.wait()
-        output, _ = process.communicate(timeout=280)
+        output, _ = process.communicate(timeout=900)
         assert process.returncode == 0, output
         assert output.count("MLflow is not written any more") == 1
         assert {record["status"] for record in store.records()} == {"done"}
