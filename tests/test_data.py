@@ -183,12 +183,12 @@ class TestWindows:
         task = objective()
         train = task.splits["train"].tobytes()
         for step in (1, 2):
-            batch = task.batch(0, step, 8)
-            assert torch.equal(batch, task.batch(0, step, 8))
+            (batch,) = task.batch(0, step, 8)
+            assert torch.equal(batch, *task.batch(0, step, 8))
             for row in batch:
                 assert row.numpy().astype(np.uint8).tobytes() in train
-        assert not torch.equal(task.batch(0, 1, 8), task.batch(0, 2, 8))
-        assert not torch.equal(task.batch(0, 1, 8), task.batch(1, 1, 8))
+        assert not torch.equal(*task.batch(0, 1, 8), *task.batch(0, 2, 8))
+        assert not torch.equal(*task.batch(0, 1, 8), *task.batch(1, 1, 8))
 
     def test_a_text_too_short_for_its_longest_windows_is_refused(self) -> None:
         with pytest.raises(DataError, match="validation split has 50 bytes"):
@@ -208,14 +208,16 @@ class Fixed(nn.Module):
 
 def test_a_model_that_knows_nothing_scores_8_bits_and_the_unigram_model_its_baseline() -> None:
     task = objective()
-    uniform, items = task.score(Fixed(torch.zeros(256)), "test", 32)  # type: ignore[arg-type]
-    assert uniform == pytest.approx(8.0, abs=1e-6)
-    assert items == (len(task.splits["test"]) - 1) // 128 * 128
+    found = task.score(Fixed(torch.zeros(256)), "test", 32)  # type: ignore[arg-type]
+    assert found.values["bits_per_character"] == pytest.approx(8.0, abs=1e-6)
+    assert found.items == (len(task.splits["test"]) - 1) // 128 * 128
+    assert found.each["weight"].sum() == found.items
+    assert found.each["bits_per_character"] == pytest.approx(8.0 * 32, abs=1e-4)
     counts = np.zeros(256)
     for byte in task.splits["train"].tolist():
         counts[byte] += 1
     logits = torch.tensor(np.log((counts + 1) / (counts + 1).sum()), dtype=torch.float32)
-    unigram, _ = task.score(Fixed(logits), "test", 128)  # type: ignore[arg-type]
+    unigram = task.score(Fixed(logits), "test", 128).values["bits_per_character"]  # type: ignore[arg-type]
     assert task.baselines()["unigram"] == pytest.approx(unigram, abs=1e-5)
     assert math.isfinite(unigram)
 
