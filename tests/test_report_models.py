@@ -44,14 +44,14 @@ def test_every_pair_of_named_models_is_compared_on_the_same_items(tmp_path: Path
     store = matching(
         tmp_path,
         {
-            ("BERT", "characters", 64): [1, 0, 0, 0, 0, 0, 0, 0.5],
-            ("RoFormer", "words", 64): [0, 1, 1, 1, 1, 1, 1, 1],
-            ("RoFormer", "words", 128): [1, 1, 1, 1, 1, 1, 1, 1],
+            ("BERT", "characters", 64): [1, 0, 0, 0, 0, 0, 0, 0, 0.5],
+            ("RoFormer", "words", 64): [0, 1, 1, 1, 1, 1, 1, 1, 1],
+            ("RoFormer", "words", 128): [1, 1, 1, 1, 1, 1, 1, 1, 0.5],
         },
     )
     grid = between_models(store, store.records(), store.read_manifest())["cail2019-scm"]
-    # One item BERT alone has right, seven RoFormer alone (a tie is not right): of 8, P(at most 1) twice is 18/256.
-    assert grid.rows[0] == ("cail2019-scm", "0", "BERT, 64", "RoFormer, 64", "1", "7", "8", "0.07")
+    # One item BERT alone has right, seven RoFormer alone (a tie says nothing): of 8, P(at most 1) twice is 18/256.
+    assert grid.rows[0] == ("cail2019-scm", "0", "BERT, 64", "RoFormer, 64", "1", "7", "9", "0.07")
     assert [row[2:6] for row in grid.rows[1:]] == [
         ("BERT, 64", "RoFormer, 128", "0", "7"), ("RoFormer, 64", "RoFormer, 128", "0", "1")
     ]  # fmt: skip

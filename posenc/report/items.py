@@ -135,15 +135,23 @@ def percentiles(values: Numbers) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def right(metric: str, arrays: Mapping[str, Any]) -> NDArray[np.bool_] | None:
-    """(N,) whether each item was answered rightly, where the metric counts right answers to whole items."""
+def right(metric: str, arrays: Mapping[str, Any]) -> Numbers | None:
+    """(N,) 1 for each item that was answered rightly, 0 for a wrong one, 0.5 for a tie, which is neither.
+
+    None where the metric does not count right answers to whole items.
+    """
     if metric != "accuracy":
         return None
     if {"answer", "truth"} <= arrays.keys():
-        return np.asarray(arrays["answer"] == arrays["truth"])
+        return np.asarray(arrays["answer"] == arrays["truth"], dtype=float)
     if "weight" in arrays and metric in arrays and np.all(np.asarray(arrays["weight"]) == 1):
-        return np.asarray(arrays[metric]) == 1
+        return np.asarray(arrays[metric], dtype=float)
     return None
+
+
+def discordant(ours: Numbers, theirs: Numbers) -> tuple[int, int]:
+    """How many items one has right and the other wrong, and the other way round; a tie of either says nothing."""
+    return int(((ours == 1) & (theirs == 0)).sum()), int(((theirs == 1) & (ours == 0)).sum())
 
 
 def load(store: Store, record: Record) -> dict[tuple[str, int], dict[str, Any]]:
@@ -232,5 +240,5 @@ def _discordant(
     ours, others = right(metric, mine), right(metric, theirs)
     if ours is None or others is None:
         return None
-    alone, other = int((ours & ~others).sum()), int((others & ~ours).sum())
+    alone, other = discordant(ours, others)
     return seed, alone, other, mcnemar(alone, other)

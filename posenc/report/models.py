@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from posenc.report.intervals import mcnemar
-from posenc.report.items import load, right
+from posenc.report.items import discordant, load, right
 from posenc.report.tables import Record
 from posenc.report.view import Grid
 from posenc.store import Store
@@ -41,7 +41,7 @@ def between_models(store: Store, records: Iterable[Record], manifest: Mapping[st
         for (one, ours), (other, theirs) in combinations(models, 2):
             if len(ours) != len(theirs):
                 continue
-            alone, by_other = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+            alone, by_other = discordant(ours, theirs)
             texts = (task, str(seed), one, other, str(alone), str(by_other), f"{len(ours):,}")
             rows.setdefault(task, []).append((*texts, f"{mcnemar(alone, by_other):.2g}"))
     return {task: Grid(HEAD, tuple(texts)) for task, texts in rows.items()}
