@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from test_report import cell, make_store, pages, record, visible
@@ -77,6 +78,11 @@ def test_the_papers_figures_stand_beside_ours(tmp_path: Path) -> None:
     assert "The paper: curves alone." in text
     figure = html[html.index("Figure 3, right") :]
     assert 'id="figure-paper-' in figure  # our curves beside it
+    # A figure that stands twice has its points and bands twice: what it refers to is there, as a browser reads it.
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    targets = {unquote(target) for target in re.findall(r'(?:href="#|url\(#)([^")]+)', html)}
+    assert targets <= set(ids), sorted(targets - set(ids))[:5]
 
 
 def test_a_reported_length_and_split_choose_what_stands_beside_it(tmp_path: Path) -> None:
