@@ -18,7 +18,7 @@ from posenc.report.tables import scores_frame
 from posenc.store import Store
 
 
-def matching(folder: Path, answers: dict[tuple[str, str, int], list[float]]) -> Store:
+def matching(folder: Path, answers: dict[tuple[str, str, int], list[float]], metric: str = "accuracy") -> Store:
     """Cells of one task by (label, tokeniser, length), with what each said of the same items."""
     cells, records = [], []
     for index, (label, tokeniser, length) in enumerate(answers):
@@ -26,7 +26,8 @@ def matching(folder: Path, answers: dict[tuple[str, str, int], list[float]]) -> 
         config = {**one["config"], "task": "cail2019-scm", "length": length, "start": "zh-mlm"}
         config["data"] = {**config.get("data", {}), "tokeniser": tokeniser}
         cells.append({**one, "id": f"cell{index}", "config": config, "label": label})
-        records.append(record(cells[-1], 0.5, 0.5) | {"id": f"cell{index}", "config": config})
+        metrics = [{"name": metric, "title": metric, "better": "higher"}]
+        records.append(record(cells[-1], 0.5, 0.5) | {"id": f"cell{index}", "config": config, "metrics": metrics})
     store = make_store(folder, cells, records)
     for one, items in zip(records, answers.values(), strict=True):
         length = one["config"]["length"]
@@ -59,9 +60,14 @@ def test_every_pair_of_named_models_is_compared_on_the_same_items(tmp_path: Path
     assert all("McNemar, exact" in page for page in pages(store))
 
 
-def test_models_without_a_name_or_items_are_left_out(tmp_path: Path) -> None:
-    store = matching(tmp_path, {("BERT", "characters", 64): [1, 0], ("", "words", 64): [1, 1]})
+def test_models_without_a_name_or_of_a_task_without_right_answers_are_left_out(tmp_path: Path) -> None:
+    store = matching(tmp_path / "one", {("BERT", "characters", 64): [1, 0], ("", "words", 64): [1, 1]})
     assert between_models(store, store.records(), store.read_manifest()) == {}
+    both: dict[tuple[str, str, int], list[float]] = {("BERT", "words", 64): [1, 0], ("RoFormer", "words", 64): [1, 1]}
+    scores = matching(
+        tmp_path / "two", both, "spearman"
+    )  # its answers are numbers, right or wrong by no more than luck
+    assert between_models(scores, scores.records(), scores.read_manifest()) == {}
 
 
 def test_a_theory_says_which_claims_hold(tmp_path: Path) -> None:

@@ -105,6 +105,21 @@ def test_a_released_tokeniser_that_cannot_be_had_costs_one_attempt(
     assert time.monotonic() - start < 25  # not a timed test: the library's own retries would take longer
 
 
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "words"])
+def test_every_process_trains_the_same_vocabulary(kind: str, own_cache: Path) -> None:
+    """The library's WordPiece trainer numbers pieces by a hash table's order: another in every process."""
+    code = (
+        "import sys; from posenc.data.tokens import Kind, tokeniser;"
+        "texts = [' '.join(f'w{chr(97 + a * b % 26)}{a * b}' for b in range(40)) + '原告借款' for a in range(60)];"
+        f"print(tokeniser(Kind('{kind}', 300), texts, sys.argv[1], None).key)"
+    )
+    keys = {
+        subprocess.run([sys.executable, "-c", code, str(n)], capture_output=True, text=True, check=True).stdout
+        for n in range(3)  # a digest of its own each, or the second would read what the first has kept
+    }
+    assert len(keys) == 1
+
+
 CHINESE = ["原告张某与被告李某系朋友关系，被告借款不还。", "被告李某在Python3公司，系原告的朋友，1992年借款。"] * 20
 
 

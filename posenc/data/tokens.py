@@ -92,7 +92,7 @@ def tokeniser(kind: Kind, texts: Sequence[str], digest: str, folder: Path | None
         return _released(kind, folder)
     made = cached(
         "tokeniser",
-        [asdict(kind), digest],
+        [asdict(kind), digest, 2],  # 1: WordPiece's ids were another in every process
         lambda: {"json": np.frombuffer(_train(kind, texts).encode(), dtype=np.uint8)},
     )
     return _load(Tokenizer, bytes(made["json"]).decode(), kind.kind == "words")
@@ -149,18 +149,43 @@ def _bpe(vocabulary: int, texts: Sequence[str]) -> str:
 
 
 def _wordpiece(vocabulary: int, texts: Sequence[str]) -> str:
+    """BERT's WordPiece. The same texts give the same ids in every process.
+
+    The library's trainer gives characters inside words (##a) ids in the order of a hash table, another in every
+    process, and with them another order of merges as common as each other. So they are told to it, in their order.
+    """
+    alphabet = _alphabet(texts, max(1, vocabulary * 4 // 5))
+    first = _trained(vocabulary, texts, alphabet, [])
+    inside = sorted(piece for piece in first if piece.startswith("##") and len(piece) == 3)
+    pieces = _trained(vocabulary, texts, alphabet, inside)
+    tokenizer = _bert(pieces)
+    tokenizer.add_special_tokens(list(SPECIAL))
+    return str(tokenizer.to_str())
+
+
+def _alphabet(texts: Sequence[str], limit: int) -> list[str]:
+    """The commonest characters: Chinese has more of them than a small vocabulary has room."""
+    normalizer, found = _bert({}).normalizer, Counter[str]()
+    for text in texts:
+        found.update(normalizer.normalize_str(text))
+    ranked = sorted((-number, character) for character, number in found.items() if not character.isspace())
+    return sorted(character for _, character in ranked[:limit])
+
+
+def _trained(vocabulary: int, texts: Sequence[str], alphabet: Sequence[str], inside: Sequence[str]) -> dict[str, int]:
+    """The pieces that the library's trainer finds, `inside` first behind the special tokens."""
     from tokenizers import trainers
 
     tokenizer = _bert({})
-    # The trainer keeps every character that it meets, and Chinese has more of them than a small vocabulary has room.
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary,
-        limit_alphabet=max(1, vocabulary * 4 // 5),
-        special_tokens=list(SPECIAL),
+        initial_alphabet=list(alphabet),
+        limit_alphabet=len(alphabet),
+        special_tokens=[*SPECIAL, *inside],
         show_progress=False,
     )
     tokenizer.train_from_iterator(_batches(texts), trainer)
-    return str(tokenizer.to_str())
+    return dict(tokenizer.get_vocab())
 
 
 def _bert(vocabulary: dict[str, int], chinese: bool = True) -> Tokenizer:

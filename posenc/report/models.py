@@ -27,7 +27,8 @@ def between_models(store: Store, records: Iterable[Record], manifest: Mapping[st
     found: dict[tuple[Any, ...], list[tuple[str, Any]]] = {}
     for record in records:
         config, label = record["config"], labels.get(record["id"])
-        if record["status"] != "done" or not label:
+        scored = {metric["name"] for metric in record.get("metrics") or []}
+        if record["status"] != "done" or not label or "accuracy" not in scored:
             continue
         if record.get("items") and not (store.cell_folder(record["id"]) / "items.npz").is_file():
             continue  # records that were copied without them
