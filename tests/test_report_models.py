@@ -64,9 +64,7 @@ def test_models_without_a_name_or_of_a_task_without_right_answers_are_left_out(t
     store = matching(tmp_path / "one", {("BERT", "characters", 64): [1, 0], ("", "words", 64): [1, 1]})
     assert between_models(store, store.records(), store.read_manifest()) == {}
     both: dict[tuple[str, str, int], list[float]] = {("BERT", "words", 64): [1, 0], ("RoFormer", "words", 64): [1, 1]}
-    scores = matching(
-        tmp_path / "two", both, "spearman"
-    )  # its answers are numbers, right or wrong by no more than luck
+    scores = matching(tmp_path / "two", both, "spearman")  # its answers are numbers
     assert between_models(scores, scores.records(), scores.read_manifest()) == {}
 
 
