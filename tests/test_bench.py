@@ -44,7 +44,7 @@ def made(name: str) -> Any:
 def test_rope_alone_beside_clone(benchmark: Any, what: str, dtype: torch.dtype) -> None:
     """On [1,12,2048,64]: `clone` reads and writes the same bytes and does nothing else."""
     x = torch.randn(1, 12, 2048, 64).to(dtype).requires_grad_(what == "backward")
-    turns = made("rope").turns(torch.arange(2048)[None, :, None], 64).to(torch.complex64)
+    turns = made("rope").turns(torch.arange(2048)[None, :, None], 64).float()
     turned = rotate_pairs(x, turns)
     run = {
         "clone": x.clone,

@@ -2,25 +2,69 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from posenc.encoding import Context, Encoding, LinearForm, Stack
 
+AT_ONCE = 2**18
+"""Numbers that are turned at once where a narrow type is widened: 1 MB of float32, a core's cache."""
+
 
 def rotate_pairs(x: Tensor, turns: Tensor) -> Tensor:
-    """Rotate channels (2i, 2i+1) of x (..., K) by the angles of unit complex numbers `turns` (..., R/2), R <= K.
+    """Turn channels (2i, 2i+1) of x (..., L, K) by angles whose cosine and sine are `turns` (..., L, R/2, 2), R <= K.
 
     The sparse product of equation (34). Channels from R on stay as they are. In float32 at the least: bf16 and
     fp16 are widened and rounded once, at the end.
     """
-    rotated = 2 * turns.shape[-1]
-    wide = x[..., :rotated].to(torch.promote_types(x.dtype, torch.float32))
-    pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)).contiguous())
-    turned = torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
+    rotated = 2 * turns.shape[-2]
+    first = x[..., :rotated]
+    if torch.compiler.is_compiling():  # plain arithmetic, which a compiler makes one pass over memory of
+        even, odd = first.to(turns.dtype).unflatten(-1, (-1, 2)).unbind(-1)
+        cos, sin = turns.unbind(-1)
+        turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x.dtype)
+    elif x.dtype != turns.dtype and x.device.type == "cpu" and not turns.requires_grad:
+        turned = _Narrow.apply(first, turns)
+    else:
+        turned = _multiplied(first.to(turns.dtype), turns).to(x.dtype)
     return turned if rotated == x.shape[-1] else torch.cat((turned, x[..., rotated:]), dim=-1)
+
+
+def _multiplied(x: Tensor, turns: Tensor) -> Tensor:
+    """Pairs of channels times cosine and sine, as complex numbers: the quickest single operation that torch has."""
+    return torch.view_as_real(_pairs(x) * torch.view_as_complex(turns)).flatten(-2)
+
+
+def _pairs(x: Tensor) -> Tensor:
+    """x (..., K) as complex numbers (..., K/2): a view, where x lies in memory as one needs."""
+    fits = x.stride(-1) == 1 and all(stride % 2 == 0 for stride in (*x.stride()[:-1], x.storage_offset()))
+    return torch.view_as_complex((x if fits else x.contiguous()).unflatten(-1, (-1, 2)))
+
+
+class _Narrow(torch.autograd.Function):
+    """The product for bf16 and fp16 on a CPU: widened, multiplied and rounded some rows at a time, within the cache."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, turns: Tensor) -> Tensor:
+        ctx.save_for_backward(turns)
+        out = torch.empty_like(x)
+        length = x.shape[-2]
+        step = max(1, AT_ONCE * length // max(1, x.numel()))
+        buffer = torch.empty_like(x[..., :step, :], dtype=turns.dtype)  # one for all: a fresh one would not be cached
+        for first in range(0, length, step):
+            rows = slice(first, first + step)
+            wide = buffer[..., : length - first, :]
+            pairs = torch.view_as_complex(wide.copy_(x[..., rows, :]).unflatten(-1, (-1, 2)))
+            pairs *= torch.view_as_complex(turns[..., rows, :, :])
+            out[..., rows, :] = wide
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (turns,) = ctx.saved_tensors
+        return _Narrow.apply(grad, turns * turns.new_tensor([1.0, -1.0])), None  # turned back
 
 
 class Rope(Encoding):
@@ -63,14 +107,14 @@ class Rope(Encoding):
         return channels
 
     def turns(self, positions: Tensor, width: int) -> Tensor:
-        """exp(i m theta) for positions (B or 1, L, 1) and `width` channels: complex128 (B or 1, 1, L, R/2)."""
+        """cos and sin of m theta for positions (B or 1, L, 1) and `width` channels: float64 (B or 1, 1, L, R/2, 2)."""
         rotated = self.rotated(width)
         exponents = torch.arange(0, rotated, 2, dtype=torch.float64, device=positions.device) / rotated
         angles = positions[..., 0].double()[:, None, :, None] * self.base**-exponents
-        return torch.polar(torch.ones_like(angles), angles)
+        return torch.stack((angles.cos(), angles.sin()), dim=-1)
 
     def _rotate(self, x: Tensor, positions: Tensor, context: Context) -> Tensor:
-        dtype = torch.complex128 if x.dtype == torch.float64 else torch.complex64
+        dtype = torch.promote_types(x.dtype, torch.float32)
         key = ("rope", self.base, self.fraction, x.shape[-1], dtype)
         if key not in context.cache:  # queries are the last of the keys: one table serves both
             context.cache[key] = self.turns(context.key_positions, x.shape[-1]).to(dtype)
