@@ -16,14 +16,16 @@ from test_backbone import built_in
 
 from posenc import distributed, training
 from posenc.attention import memory_efficient
+from posenc.attention.softmax import is_packed_alone
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
 from posenc.config import OBJECTIVES, EvaluationConfig, TrainingConfig, available, task_at
 from posenc.data.corpus import assemble
 from posenc.data.tokens import Kind, Tokeniser, tokeniser
+from posenc.encoding import Context, Encoding
 from posenc.errors import ConfigError
 from posenc.loop import Terms
-from posenc.objectives import Batch, Objective, cut
+from posenc.objectives import Batch, Objective, cut, packing
 from posenc.objectives.classification import Classification
 from posenc.objectives.matching import Matching
 from posenc.objectives.packing import Packed, pack
@@ -221,6 +223,32 @@ def test_packing_saves_places_and_counts_the_same_tokens(kind: str, words: Token
         assert read(made.pack(part), kind) <= read(part, kind)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_an_encoding_is_told(kind: str, words: Tokeniser, fresh_seed: int) -> None:
+    """No mask, so that packed rows are all that hides a key; where each example begins, where padded rows say so."""
+    told: list[Context] = []
+
+    class Told(Encoding):
+        def embed(self, embeddings: torch.Tensor, positions: torch.Tensor, context: Context) -> torch.Tensor:
+            told.append(context)
+            return embeddings
+
+    made, model = objective(kind, words, fresh_seed), network(kind, "none", words, fresh_seed)
+    for _, stack in model.stacks:
+        stack.encoding = Told(stack.encoding.stack)
+    batch = made.batch(0, 1, ROWS)
+    made.loss(model, batch)
+    padded = told.copy()
+    made.loss(model, made.pack(batch))
+    assert len(told) == 2 * len(padded)
+    for before, context in zip(padded, told[len(padded) :], strict=True):
+        assert is_packed_alone(model.encodings()[0], context)
+        assert (before.cls is None) == (context.cls is None)
+        if before.cls is not None and context.cls is not None:
+            assert context.cls.sum() == before.cls.sum() == before.cls.shape[0]
+            assert (context.key_positions[..., 0][context.cls] == 0).all()
+
+
 @pytest.mark.parametrize("backend", ["reference", "sdpa", "blocks", "flex"])
 @pytest.mark.parametrize("encoding", ["rope", "t5"])
 @pytest.mark.parametrize("kind", ["classes", "translation"])
@@ -274,12 +302,21 @@ def trained(cell: Cell, folder: Path) -> tuple[list[float], list[Any]]:
 
 
 @pytest.mark.parametrize("task", ["glue/mrpc", "cail2019-scm", "multi30k"])
-def test_a_training_is_that_of_padded_rows(task: str, tmp_path: Path) -> None:
+def test_a_training_is_that_of_padded_rows(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(*sides: Any, capacity: int) -> list[Packed]:
+        calls.append(capacity)
+        return pack(*sides, capacity=capacity)
+
+    monkeypatch.setattr(packing, "pack", counted)
     padded, packed = cell(task), cell(task, training__packed=True, training__accumulate=2)
     assert padded.id != packed.id
     losses, scores = trained(padded, tmp_path)
+    assert not calls
     other_losses, other_scores = trained(packed, tmp_path)
     assert len(losses) == 4
+    assert calls == [24] * 4 * 2, "once for each part of each step, and never to score"
     assert other_losses == pytest.approx(losses, abs=1e-5)
     assert other_scores == pytest.approx(scores, abs=1e-4)
     trained(packed, tmp_path / "again")
