@@ -347,7 +347,7 @@ def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
         runtime = task.runtime
         backend = backend_taken(task.backbone, encoding["name"], max_length, runtime.backend, runtime.device)
         if task.training.packed and task.backbone.attention == "performer":
-            raise NotPossibleError("not built: training.packed with a Performer, which pads")
+            raise NotPossibleError("not built: training.packed with a Performer")
         if parent:
             _require_fit(one, parent, max_length)
     except NotPossibleError as error:
