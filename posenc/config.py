@@ -32,6 +32,8 @@ OBJECTIVES = {
     "theory": ("encoder", "tokens"),
 }
 """For each objective the form of its backbone and the head on it."""
+PACKED = ("classification", "matching", "translation")
+"""Those with rows of unequal length, which can be packed in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,9 @@ class TrainingConfig:
     Attributes:
         steps: optimiser steps; 0 where nothing is learnt. batch: sequences a step.
         accumulate: parts that a batch is worked off in.
+        packed: rows of unequal length stand one after another in rows of at most the task's length, in place of
+            padding, where the objective is one of PACKED and attention is softmax. The same loss and gradients but for
+            rounding; with dropout they differ, since its masks fall on other places. Scoring pads in any case.
         stages: lengths and batches that the steps go through one after another, in place of one length and `batch`.
         schedule: after `warmup` steps that rise linearly from 0, the rate stays, falls along a cosine to a tenth
             or linearly to zero at the last step, or falls as 1/sqrt(step).
@@ -109,6 +114,7 @@ class TrainingConfig:
     steps: int
     batch: int
     accumulate: int = 1
+    packed: bool = False
     stages: list[Stage] = field(default_factory=list)
     learning_rate: float
     schedule: Literal["constant", "cosine", "linear", "inverse_square_root"] = "constant"
@@ -252,6 +258,11 @@ class Task:
             raise ConfigError(
                 f"data.tokeniser = {self.data.tokeniser!r}: objective {self.objective!r} wants "
                 + ("bytes" if of_bytes else "bpe, wordpiece, characters or words")
+            )
+        if self.training.packed and self.objective not in PACKED:
+            raise ConfigError(
+                f"training.packed = true: rows of objective {self.objective!r} all have one length;"
+                f" it is for {' or '.join(map(repr, PACKED))}"
             )
         if self.training.stages and self.objective != "masked_lm":
             raise ConfigError(f"training.stages: objective {self.objective!r} has none, only 'masked_lm'")

@@ -175,7 +175,8 @@ class Loop:
         for index, rows in enumerate(mine):
             # Each target counts alike, in whichever part it stands; DDP takes the mean over the group.
             share = self.objective.targets(rows) / whole * group.size
-            part = tuple(tensor.to(self.runtime.device) for tensor in rows)
+            made = self.objective.pack(rows) if training.packed else rows
+            part = tuple(tensor.to(self.runtime.device) for tensor in made)
             own = [group.rank] if group.size > 1 else []  # each process has rows, and so masks, of its own
             torch.manual_seed(derive(seed, "dropout", step, index, *own))
             last = index == len(mine) - 1

@@ -302,11 +302,12 @@ class _Family:
             raise ConfigError(f"{one.where}: start = {start!r} may be any of {names}: leave one of them in the suite")
         if found:
             return found[0]
-        # What decides whether the weights fit goes to the parent too, and what the command line wants of every task.
+        # What decides whether the weights fit goes to the parent too, and what the command line wants of every task:
+        # all but packing, as a parent's rows may all have one length.
         changes = {
             key: change
             for key, change in one.changes.items()
-            if key != "start" and (key in self.choice.changes or key.startswith(HANDED_ON))
+            if key not in ("start", "training.packed") and (key in self.choice.changes or key.startswith(HANDED_ON))
         }
         task = task_at(start, self.scale, changes, f"{one.where}: start")
         data_digest = _data_digest(task, [task.length], self.choice.data, self.need_data)
@@ -345,6 +346,8 @@ def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
     try:
         runtime = task.runtime
         backend = backend_taken(task.backbone, encoding["name"], max_length, runtime.backend, runtime.device)
+        if task.training.packed and task.backbone.attention == "performer":
+            raise NotPossibleError("not built: training.packed with a Performer")
         if parent:
             _require_fit(one, parent, max_length)
     except NotPossibleError as error:

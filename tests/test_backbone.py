@@ -431,16 +431,33 @@ def test_a_performer_and_an_encoder_refuse_what_is_not_built() -> None:
         model_of(form="encoder-decoder")(tokens_of(1, 4))
 
 
-def test_packed_rows_of_an_encoder_decoder_are_kept_apart_or_refused() -> None:
-    """Two sources packed in one row: the decoder must not read the second for the first, unless it refuses."""
-    model = exact("rope", form="encoder-decoder")
-    source, targets = tokens_of(1, 8), tokens_of(1, 5)
-    segments = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1]])
-    try:
-        packed = model(source, targets, segments=segments)
-    except NotPossibleError:
-        return
-    torch.testing.assert_close(packed, model(source[:, :4], targets), atol=1e-10, rtol=0)
+@SOFTMAX
+@pytest.mark.parametrize("cached", [False, True])
+def test_packed_rows_of_an_encoder_decoder_are_kept_apart(name: str, cached: bool) -> None:
+    """Two pairs in one row, in one pass or token by token; the targets' row has an end that no source belongs to."""
+    model = exact(name, form="encoder-decoder", larger=1.5)
+    source, targets = tokens_of(1, 8), tokens_of(1, 9, seed=2)
+    segments, of_targets = torch.tensor([[0] * 5 + [1] * 3]), torch.tensor([[0] * 2 + [1] * 5 + [2] * 2])
+    mask = torch.tensor([[1] * 5 + [1] * 2 + [0]]).bool()
+    if cached:
+        memory, cache, parts = model.hidden(source, segments=segments, mask=mask), DecodingCache(2), []
+        for end in range(1, 10):
+            own = {"segments": of_targets[:, :end], "memory_segments": segments, "memory_mask": mask, "cache": cache}
+            parts.append(model.logits(model.decode(targets[:, end - 1 : end], memory, **own)))
+        packed = torch.cat(parts, 1)
+    else:
+        packed = model(source, targets, segments=segments, targets_segments=of_targets, mask=mask)
+    for places, of_source in ((slice(0, 2), slice(0, 5)), (slice(2, 7), slice(5, 7))):
+        alone = model(source[:, of_source], targets[:, places])
+        torch.testing.assert_close(packed[:, places], alone, atol=1e-11, rtol=0)
+    assert packed.isfinite().all()
+
+
+def test_packed_rows_of_one_side_alone_are_refused() -> None:
+    model, segments = exact("rope", form="encoder-decoder"), torch.tensor([[0, 0, 1, 1]])
+    for side in ("segments", "targets_segments"):
+        with pytest.raises(NotPossibleError, match="packed"):
+            model(tokens_of(1, 4), tokens_of(1, 4), **{side: segments})
 
 
 # Torch's own layers as a second derivation

@@ -98,6 +98,34 @@ def test_every_backend_agrees_with_the_cpu_in_float64(
     assert (gradient - exact_gradient).norm() / exact_gradient.norm() < TOLERANCE[precision]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "blocks", "flex", "xformers"])
+@pytest.mark.parametrize("encoding", ["rope", "t5"])
+def test_packed_pairs_of_an_encoder_decoder_agree_with_the_cpu_in_float64(
+    encoding: str, backend: str, precision: str
+) -> None:
+    """The second row's targets have an unused end, and its source has none."""
+    generator = torch.Generator().manual_seed(0)
+    sides = [torch.randint(256, (2, length), generator=generator) for length in (72, 90)]
+    of_source = torch.tensor([[0] * 40 + [1] * 32, [0] * 10 + [1] * 62])
+    of_targets = torch.tensor([[0] * 30 + [1] * 60, [0] * 50 + [1] * 30 + [2] * 10])
+    real, found = of_targets < 2, []
+    for device in ("cpu", "cuda"):
+        model = build(encoding, "softmax", "encoder-decoder", backend="reference" if device == "cpu" else backend)
+        model = model.to(device).begin_step(0, 0) if device == "cuda" else model.double()
+        source, targets, segments, targets_segments = (x.to(device) for x in (*sides, of_source, of_targets))
+        with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda" and precision == "bfloat16"):
+            memory = model.hidden(source, segments=segments)
+            hidden = model.decode(targets, memory, segments=targets_segments, memory_segments=segments)
+            hidden = hidden[real.to(device)]
+        (hidden if device == "cpu" else hidden.float()).square().mean().backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        found.append((hidden.detach().double().cpu(), gradient.double().cpu()))
+    (exact, exact_gradient), (got, gradient) = found
+    assert (got - exact).abs().max() < TOLERANCE[precision]
+    assert (gradient - exact_gradient).norm() / exact_gradient.norm() < TOLERANCE[precision]
+
+
 @pytest.mark.parametrize("attention", ["softmax", "performer"])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_inductor_takes_a_training_step_whole(encoding: str, attention: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,6 +18,7 @@ from posenc.attention.softmax import (
     is_packed_alone,
     score_table,
     softmax_attention,
+    visible_memory,
 )
 from posenc.backbone.config import BackboneConfig
 from posenc.encoding import Context, Encoding, prepare
@@ -59,6 +62,20 @@ class DecodingCache:
         """Go on with these rows of the batch, in this order; a row may be taken more than once (beam search)."""
         for layer in self.layers:
             layer.select(rows)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The other stack's output (B,S,D), for cross-attention.
+
+    Attributes:
+        mask: (B,S) bool, True at its real tokens; None where all are.
+        seen: (B,1,1 or L,S) bool, what each of the L queries may see of it; None where all of it.
+    """
+
+    states: Tensor
+    mask: Tensor | None = None
+    seen: Tensor | None = None
 
 
 class Attention(nn.Module):
@@ -118,22 +135,19 @@ class Attention(nn.Module):
         )
         return self._join(heads)
 
-    def cross(self, x: Tensor, memory: Tensor, memory_mask: Tensor | None, cache: LayerCache | None = None) -> Tensor:
-        """Attention of x (B,L,D) to another stack's output (B,S,D), mask (B,S) True at its real tokens."""
+    def cross(self, x: Tensor, memory: Memory, cache: LayerCache | None = None) -> Tensor:
+        """Attention of x (B,L,D) to another stack's output."""
         queries = self._heads(self.query(x))
         if cache is not None and cache.memory is not None:
             keys, values = cache.memory
         else:
-            keys, values = self._heads(self.key(memory)), self._heads(self.value(memory))
+            keys, values = self._heads(self.key(memory.states)), self._heads(self.value(memory.states))
         if cache is not None:
             cache.memory = (keys, values)
         scale = queries.shape[-1] ** -0.5
         if self.performer:
-            return self._linear(queries, keys, values, scale, False, memory_mask)
-        table = None
-        if memory_mask is not None:  # a source that is nothing but padding is seen whole: no row may be empty
-            seen = memory_mask | ~memory_mask.any(dim=1, keepdim=True)
-            table = seen[:, None, None, :].expand(-1, 1, x.shape[1], -1)
+            return self._linear(queries, keys, values, scale, False, memory.mask)
+        table = None if memory.seen is None else memory.seen.expand(-1, 1, x.shape[1], -1)
         dropout = self.dropout if self.training else 0.0
         # No hook runs here, so the weights are needed only where dropout falls on them.
         backend = "reference" if self.dropout else ("sdpa" if self.asked == "auto" else self.asked)
@@ -219,8 +233,7 @@ class Layer(nn.Module):
         x: Tensor,
         encoding: Encoding,
         context: Context,
-        memory: Tensor | None = None,
-        memory_mask: Tensor | None = None,
+        memory: Memory | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
         y = self.attention_norm(x) if self.pre else x
@@ -228,7 +241,7 @@ class Layer(nn.Module):
         x = x if self.pre else self.attention_norm(x)
         if memory is not None:
             y = self.cross_norm(x) if self.pre else x
-            x = x + self.dropout(self.cross_attention.cross(y, memory, memory_mask, cache))
+            x = x + self.dropout(self.cross_attention.cross(y, memory, cache))
             x = x if self.pre else self.cross_norm(x)
         y = self.feedforward_norm(x) if self.pre else x
         x = x + self.dropout(self.feedforward(y))
@@ -268,14 +281,18 @@ class EncodedStack(nn.Module):
         cls: Tensor | None = None,
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
+        memory_segments: Tensor | None = None,
         cache: DecodingCache | None = None,
     ) -> Tensor:
         """Token embeddings (B,L,D) to hidden states (B,L,D).
 
-        With a cache, x holds the tokens after those already seen, and mask covers all of them.
+        With a cache, x holds the tokens after those already seen, and mask and segments cover all of them. Packed rows
+        with a memory (B,S,D) need its segments (B,S): a token sees of it only what has the segment that it has itself.
         """
         if self.performer and (segments is not None or cache is not None):
             raise NotPossibleError("not built: packed rows and cached decoding with a Performer")
+        if memory is not None and (segments is None) != (memory_segments is None):
+            raise NotPossibleError("not possible: packed rows of one stack, and rows of the other that are not packed")
         if cache is not None and not self.encoding.cached_decoding:
             raise NotPossibleError("not possible: this encoding's cached decoding would not equal the uncached")
         context = prepare(
@@ -292,10 +309,14 @@ class EncodedStack(nn.Module):
                 generator=self.generator,
             ),
         )
+        source = None
+        if memory is not None:
+            asking = None if segments is None else segments[:, context.offset :]
+            source = Memory(memory, memory_mask, visible_memory(memory_mask, asking, memory_segments))
         x = self.dropout(self.encoding.embed(x, context.query_positions, context))
         for index, layer in enumerate(self.layers):
             context.layer = index
-            x = layer(x, self.encoding, context, memory, memory_mask, cache.layers[index] if cache else None)
+            x = layer(x, self.encoding, context, source, cache.layers[index] if cache else None)
         if cache is not None:
             cache.length += x.shape[1]
         out: Tensor = self.final_norm(x)

@@ -167,6 +167,7 @@ class Transformer(nn.Module):
         mask: Tensor | None = None,
         targets_mask: Tensor | None = None,
         segments: Tensor | None = None,
+        targets_segments: Tensor | None = None,
         cls: Tensor | None = None,
         cache: DecodingCache | None = None,
     ) -> Tensor:
@@ -175,12 +176,14 @@ class Transformer(nn.Module):
         Decoder or encoder: of `tokens`. Encoder-decoder: of `targets` (B,L), having read `tokens` (B,S).
         """
         if self.config.form == "encoder-decoder":
-            if segments is not None:
-                raise NotPossibleError("not built: packed rows in an encoder-decoder")
             memory = self.hidden(tokens, mask=mask, segments=segments, cls=cls)
             if targets is None:
                 raise NotPossibleError("an encoder-decoder needs targets beside its tokens")
-            return self.logits(self.decode(targets, memory, mask=targets_mask, memory_mask=mask, cache=cache))
+            hidden = self.decode(
+                targets, memory, mask=targets_mask, segments=targets_segments, memory_mask=mask,
+                memory_segments=segments, cache=cache,
+            )  # fmt: skip
+            return self.logits(hidden)
         hidden = self.hidden(tokens, mask=mask, segments=segments, cls=cls, cache=cache)
         return self.summarise(hidden, mask) if self.config.outputs else self.logits(hidden)
 
@@ -190,12 +193,23 @@ class Transformer(nn.Module):
         memory: Tensor,
         *,
         mask: Tensor | None = None,
+        segments: Tensor | None = None,
         memory_mask: Tensor | None = None,
+        memory_segments: Tensor | None = None,
         cache: DecodingCache | None = None,
     ) -> Tensor:
-        """The decoder's hidden states (B,L,D) for targets (B,L), beside the encoder's output `memory` (B,S,D)."""
+        """The decoder's hidden states (B,L,D) for targets (B,L), beside the encoder's output `memory` (B,S,D).
+
+        Args:
+            segments, memory_segments: (B,L) and (B,S) int, packed examples: a source and its target stand in the same
+                row and have the same number.
+
+        Raises:
+            NotPossibleError: packed rows on one side alone.
+        """
         decoder = self.get_submodule("decoder")
-        out: Tensor = decoder(self.embed(targets), mask=mask, memory=memory, memory_mask=memory_mask, cache=cache)
+        of_memory = {"memory": memory, "memory_mask": memory_mask, "memory_segments": memory_segments}
+        out: Tensor = decoder(self.embed(targets), mask=mask, segments=segments, **of_memory, cache=cache)
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:

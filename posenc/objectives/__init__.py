@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from posenc.backbone.transformer import Transformer
+from posenc.errors import NotPossibleError
 
 Batch = tuple[Tensor, ...]
 """Tensors whose first dimension is the row, so that a batch can be cut into parts by rows."""
@@ -76,7 +77,20 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, model: Transformer, batch: Batch) -> Tensor:
-        """The mean loss over the targets of these rows, in nats where it is a likelihood."""
+        """The mean loss over the targets of these rows, in nats where it is a likelihood.
+
+        Of rows that `pack` gave it is the same but for rounding, and but for where dropout falls.
+        """
+
+    def pack(self, batch: Batch) -> Batch:
+        """These rows, and behind them the same examples packed for the model to read; on the CPU.
+
+        What `pack` gives is for `loss` alone.
+
+        Raises:
+            NotPossibleError: an objective whose rows all have one length.
+        """
+        raise NotPossibleError("not possible: packed rows, where all rows have one length")
 
     @abstractmethod
     def score(self, model: Transformer, split: str, length: int) -> Scored:

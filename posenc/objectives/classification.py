@@ -19,7 +19,7 @@ from posenc.data.cache import Ragged
 from posenc.data.corpus import Corpus, Row
 from posenc.data.tokens import Tokeniser, encoded
 from posenc.errors import ConfigError, DataError
-from posenc.objectives import Batch, Metric, Objective, Scored
+from posenc.objectives import Batch, Metric, Objective, Scored, packing
 from posenc.objectives.rows import Epochs, pad
 from posenc.seeds import derive
 
@@ -128,6 +128,10 @@ class Classification(Objective):
 
     def seen(self, batch: Batch) -> int:
         return int(batch[1].sum())
+
+    def pack(self, batch: Batch) -> Batch:
+        (packed,) = packing.pack((batch[0], batch[1]), capacity=self.length)
+        return *batch, *packed
 
     def loss(self, model: Transformer, batch: Batch) -> Tensor:
         answers, labels = _answers(model, batch), batch[2]
@@ -251,11 +255,9 @@ def shortened(lengths: Sequence[int], room: int) -> list[int]:
 
 
 def _answers(model: Transformer, batch: Batch) -> Tensor:
-    """What the model says of tokens (B,L) with mask (B,L): (B,outputs), at least in float32."""
-    tokens, mask, _ = batch
-    cls = torch.zeros_like(mask)
-    cls[:, 0] = True
-    answers: Tensor = model(tokens, mask=mask, cls=cls)
+    """What the model says of tokens (B,L) with mask (B,L), packed or not: (B,outputs), at least in float32."""
+    tokens, mask, _, *packed = batch
+    answers = model.summarise(packing.hidden(model, tokens, mask, packed), mask)
     return answers if answers.dtype == torch.float64 else answers.float()
 
 

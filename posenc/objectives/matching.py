@@ -15,7 +15,7 @@ from posenc.config import EvaluationConfig, TrainingConfig
 from posenc.data.corpus import Corpus
 from posenc.data.tokens import Tokeniser, encoded
 from posenc.errors import ConfigError, DataError
-from posenc.objectives import Batch, Metric, Objective, Scored
+from posenc.objectives import Batch, Metric, Objective, Scored, packing
 from posenc.objectives.classification import shortened
 from posenc.objectives.rows import Epochs, pad
 
@@ -115,6 +115,10 @@ class Matching(Objective):
     def seen(self, batch: Batch) -> int:
         return int(batch[1].sum())
 
+    def pack(self, batch: Batch) -> Batch:
+        (packed,) = packing.pack((batch[0].flatten(0, 1), batch[1].flatten(0, 1)), capacity=self.length)
+        return *batch, *packed
+
     def loss(self, model: Transformer, batch: Batch) -> Tensor:
         nearness = _nearness(model, batch)
         return functional.binary_cross_entropy_with_logits(nearness, functional.one_hot(batch[2], 2).to(nearness.dtype))
@@ -157,10 +161,9 @@ class Matching(Objective):
 
 
 def _nearness(model: Transformer, batch: Batch) -> Tensor:
-    """The scores of both pairs of each row (R,2), at least in float32."""
-    tokens, mask, _ = batch
-    cls = torch.zeros_like(mask.flatten(0, 1))
-    cls[:, 0] = True
-    scores: Tensor = model(tokens.flatten(0, 1), mask=mask.flatten(0, 1), cls=cls)
+    """The scores of both pairs of each row (R,2), packed or not, at least in float32."""
+    tokens, mask, _, *packed = batch
+    tokens, mask = tokens.flatten(0, 1), mask.flatten(0, 1)
+    scores = model.summarise(packing.hidden(model, tokens, mask, packed), mask)
     scores = scores[:, 0].unflatten(0, (-1, 2))
     return scores if scores.dtype == torch.float64 else scores.float()

@@ -16,8 +16,9 @@ from posenc.config import EvaluationConfig, TrainingConfig
 from posenc.data.corpus import Corpus
 from posenc.data.tokens import Tokeniser, encoded
 from posenc.errors import ConfigError, DataError
-from posenc.objectives import Batch, Metric, Objective, Scored
+from posenc.objectives import Batch, Metric, Objective, Scored, packing
 from posenc.objectives.beam import translate
+from posenc.objectives.packing import Packed
 from posenc.objectives.rows import Epochs, pad
 
 SIDES = ("source", "target")
@@ -103,6 +104,10 @@ class Translation(Objective):
     def seen(self, batch: Batch) -> int:
         return int(batch[1].sum() + batch[3].sum())
 
+    def pack(self, batch: Batch) -> Batch:
+        source, target = packing.pack((batch[0], batch[1]), (batch[2], batch[3]), capacity=self.length)
+        return *batch, *source, *target
+
     def loss(self, model: Transformer, batch: Batch) -> Tensor:
         """The label-smoothed loss (Szegedy et al. 2016, section 7) over real target tokens."""
         logits, true = _guesses(model, batch)
@@ -186,8 +191,16 @@ def _device(model: Transformer) -> torch.device:
 
 
 def _guesses(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits (N,vocabulary), at least in float32, and true tokens (N,) of the real target places."""
-    source, source_mask, read, mask, true = batch
-    hidden = model.decode(read, model.hidden(source, mask=source_mask), mask=mask, memory_mask=source_mask)
+    """Logits (N,vocabulary), at least in float32, and true tokens (N,) of the real target places, packed or not."""
+    source, source_mask, read, mask, true, *packed = batch
+    if packed:
+        sources, targets = Packed(*packed[:3]), Packed(*packed[3:])
+        memory = model.hidden(sources.tokens, segments=sources.segments)
+        hidden = targets.gather(
+            model.decode(targets.tokens, memory, segments=targets.segments, memory_segments=sources.segments)
+        )
+    else:
+        memory = model.hidden(source, mask=source_mask)
+        hidden = model.decode(read, memory, mask=mask, memory_mask=source_mask)
     logits = model.logits(hidden[mask])
     return logits if logits.dtype == torch.float64 else logits.float(), true[mask]
