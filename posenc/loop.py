@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from posenc import checkpoint, cost
+from posenc.allocator import keep_freed_memory
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer, is_head
 from posenc.checked import validate
@@ -81,6 +82,7 @@ def set_up(runtime: RuntimeConfig) -> None:
     """
     require_device(runtime.device)
     torch.set_num_threads(runtime.threads)
+    keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with this
     # On CUDA some kernels (attention's backward with a bias) have no repeatable form: there a warning must do.
     torch.use_deterministic_algorithms(True, warn_only=runtime.device == "cuda")

@@ -12,13 +12,14 @@ from posenc import registry
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import is_head, is_positional
 from posenc.checked import read_toml, validate
-from posenc.config import SCALES, SCRATCH, Grid, Suite, Task, Times, available, plain, task_at
+from posenc.config import SCALES, SCRATCH, Task, available, plain, task_at
 from posenc.cost import backend_taken, shapes
 from posenc.data.text import ByteText
 from posenc.errors import ConfigError, DataError, NotPossibleError, UnknownNameError
 from posenc.objectives import factory
 from posenc.objectives.causal_lm import CausalLM
 from posenc.store import SCHEMA, digest
+from posenc.suite import Grid, Suite, Times
 
 TOKENS = ("tokeniser", "released", "revision")
 """Keys of data that say what a token is: a cell starts from weights that were trained on the same tokens."""

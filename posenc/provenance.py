@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from posenc.allocator import release_freed_memory
+
 PACKAGES = ("posenc", "torch", "numpy", "pandas", "scipy", "datasets", "mlflow", "xformers", "ray")
 
 
@@ -85,6 +87,7 @@ def reset_peak_memory(device: str) -> None:
 
         torch.cuda.reset_peak_memory_stats()
         return
+    release_freed_memory()
     with suppress(OSError):  # not Linux, or not allowed: the figure is then the process's own peak
         Path("/proc/self/clear_refs").write_text("5")
 

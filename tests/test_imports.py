@@ -13,9 +13,10 @@ ROOT = Path(__file__).resolve().parent.parent / "posenc"
 # From left to right, as data flows: a module imports only what stands before it (or beside it, in its own package).
 ORDER = [
     "errors", "seeds", "paths", "telemetry", "encoding", "registry", "encodings", "attention", "backbone", "cost",
-    "guarded", "properties", "theory", "checked", "card", "config", "store", "data", "objectives", "plan",
-    "provenance", "checkpoint", "optimiser", "group", "loop", "training", "distributed", "schedule", "engines",
-    "ray_engine", "progress", "mirrored", "tracking", "report", "status", "driver", "bench", "catalogue", "cli",
+    "guarded", "properties", "theory", "checked", "card", "config", "suite", "store", "data", "objectives", "plan",
+    "allocator", "provenance", "checkpoint", "optimiser", "group", "loop", "training", "distributed", "schedule",
+    "engines", "ray_engine", "progress", "mirrored", "tracking", "report", "status", "driver", "bench", "catalogue",
+    "cli",
 ]  # fmt: skip
 TORCH_ALONE = (
     "encoding", "registry", "encodings", "attention", "backbone", "guarded", "properties", "theory", "errors", "seeds",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import subprocess
@@ -44,6 +43,7 @@ def _resident() -> int:
 def _measure(request: dict[str, Any]) -> int:
     import torch
 
+    from posenc.allocator import release_freed_memory
     from posenc.bench.shape import Shape
     from posenc.bench.subjects import make_pass, subjects
     from posenc.provenance import peak_memory, reset_peak_memory
@@ -62,8 +62,7 @@ def _measure(request: dict[str, Any]) -> int:
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
     else:
-        with suppress(OSError, AttributeError):  # glibc alone: memory that was freed goes back to the system
-            ctypes.CDLL(None).malloc_trim(0)
+        release_freed_memory()
         before = _resident()
     reset_peak_memory(device)
     work()

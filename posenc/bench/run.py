@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from posenc import cost, provenance, registry
+from posenc.allocator import keep_freed_memory
 from posenc.attention.softmax import BACKENDS
 from posenc.bench.memory import peak_bytes
 from posenc.bench.shape import Shape
@@ -66,6 +67,7 @@ def measure(options: Options, say: Callable[[str], None] = lambda line: None) ->
     """
     require_device(options.device)
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as a training does
     made_with = {**provenance.hardware(options.device), "threads": options.threads, "torch": torch.__version__}
     rows = []
     for length in options.lengths:
