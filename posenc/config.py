@@ -155,9 +155,13 @@ class TrainingConfig:
             step -= stage.steps
         return Stage(length=length, batch=self.batch, steps=max(1, self.steps), accumulate=self.accumulate)
 
+    def ends(self) -> list[int]:
+        """The last step of each stage."""
+        return list(accumulate(stage.steps for stage in self.stages))
+
     def ended(self, step: int) -> int | None:
         """Which stage, counted from 1, ends with this step, if one does."""
-        ends = list(accumulate(stage.steps for stage in self.stages))
+        ends = self.ends()
         return ends.index(step) + 1 if step in ends else None
 
 
@@ -203,6 +207,9 @@ class RuntimeConfig:
     Attributes:
         threads: of each process on the CPU.
         processes: how many train one cell together, each on a GPU of its own where the device is cuda.
+        compile: training's passes through the stacks by torch.compile: "inductor", or "cudagraphs", which also records
+            each pass as a CUDA graph (for models so small that starting kernels takes longer than running them). The
+            numbers are those of "none" but for rounding, dropout's masks the same. Scores are of the plain form.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = STRICT
@@ -212,8 +219,11 @@ class RuntimeConfig:
     threads: int = 1
     processes: int = 1
     backend: Literal["auto", "reference", "sdpa", "blocks", "flex", "xformers"] = "auto"
+    compile: Literal["none", "inductor", "cudagraphs"] = "none"
 
     def __post_init__(self) -> None:
+        if self.compile == "cudagraphs" and self.device != "cuda":
+            raise ConfigError(f"runtime.compile = 'cudagraphs': runtime.device = 'cuda' is wanted, not {self.device!r}")
         for name in ("threads", "processes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"runtime.{name} = {getattr(self, name)}: at least 1 is wanted")
@@ -257,6 +267,11 @@ class Task:
             raise ConfigError(
                 f"data.tokeniser = {self.data.tokeniser!r}: objective {self.objective!r} wants "
                 + ("bytes" if of_bytes else "bpe, wordpiece, characters or words")
+            )
+        if self.runtime.compile != "none" and (self.objective in PACKED or self.objective == "theory"):
+            why = "nothing is learnt" if self.objective == "theory" else "batches of other shapes would compile again"
+            raise ConfigError(
+                f"runtime.compile = {self.runtime.compile!r}: not built for objective {self.objective!r}, where {why}"
             )
         if self.training.packed and self.objective not in PACKED:
             raise ConfigError(

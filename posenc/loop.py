@@ -25,10 +25,11 @@ from posenc.allocator import keep_freed_memory
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer, is_head
 from posenc.checked import validate
+from posenc.compilation import require_compiler
 from posenc.config import EvaluationConfig, RuntimeConfig, TrainingConfig
 from posenc.errors import NotPossibleError, PosencError, StorageError, StoreError
 from posenc.group import Group
-from posenc.objectives import Objective, cut, factory
+from posenc.objectives import Batch, Objective, cut, factory
 from posenc.optimiser import make_optimiser, rate
 from posenc.plan import Cell
 from posenc.seeds import derive
@@ -146,6 +147,9 @@ class Loop:
             backbone, config["encoding"]["name"], config["length"], config["max_length"]
         )
         self.model = make_model(config)
+        if self.runtime.compile != "none":
+            require_compiler(self.runtime.device)
+            self.model.compile_training(graphs=self.runtime.compile == "cudagraphs")
         self.optimiser = make_optimiser(self.model, self.training)
         self.loss = group.wrap(_Loss(self.model, self.objective))
         self.best: tuple[float, int, dict[str, Tensor]] | None = None
@@ -154,12 +158,34 @@ class Loop:
         self.stages: list[dict[str, Any]] = []
         self.items: dict[str, NDArray[Any]] = {}
         self.seen = 0
-        self.training_seconds = self.evaluation_seconds = self.spent = 0.0
+        self.training_seconds = self.evaluation_seconds = self.spent = self.compile_seconds = 0.0
 
     @contextmanager
     def precision(self) -> Iterator[None]:
         with torch.autocast(self.runtime.device, torch.bfloat16, enabled=self.runtime.precision == "bfloat16"):
             yield
+
+    def compile(self, first: int) -> None:
+        """Compile what the steps from `first` on will run, before their clock starts: nothing else comes of it."""
+        start, last = time.perf_counter(), self.training.steps
+        for step in dict.fromkeys((first, *(end + 1 for end in self.training.ends() if first <= end < last))):
+            self.model.train().begin_step(self.config["seed"], step)
+            stage = self.training.stage(step, self.config["length"])
+            batch = self.objective.batch(self.config["seed"], step, stage.batch)
+            with self.group.without_averaging(self.loss):
+                self.part_loss(cut(batch, stage.accumulate * self.group.size)[0]).backward()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.compile_seconds = time.perf_counter() - start
+
+    def part_loss(self, rows: Batch) -> Tensor:
+        """The mean loss of a part of a batch."""
+        made = self.objective.pack(rows) if self.training.packed else rows
+        part = tuple(tensor.to(self.runtime.device) for tensor in made)
+        if self.runtime.compile == "cudagraphs":
+            torch.compiler.cudagraph_mark_step_begin()  # what the graphs gave for the part before is not read again
+        with self.precision():
+            loss: Tensor = self.loss(*part)
+        return loss
 
     def step(self, step: int) -> float:
         """One optimiser step, counted from 1. Returns the mean loss in nats."""
@@ -177,14 +203,11 @@ class Loop:
         for index, rows in enumerate(mine):
             # Each target counts alike, in whichever part it stands; DDP takes the mean over the group.
             share = self.objective.targets(rows) / whole * group.size
-            made = self.objective.pack(rows) if training.packed else rows
-            part = tuple(tensor.to(self.runtime.device) for tensor in made)
             own = [group.rank] if group.size > 1 else []  # each process has rows, and so masks, of its own
             torch.manual_seed(derive(seed, "dropout", step, index, *own))
             last = index == len(mine) - 1
             with nullcontext() if last else group.without_averaging(self.loss):
-                with self.precision():
-                    loss = self.loss(*part) * share
+                loss = self.part_loss(rows) * share
                 loss.backward()
             total += loss.item()
         total = group.mean(total)
@@ -205,6 +228,8 @@ class Loop:
         """
         first = self.resume() + 1
         saved = self.training_seconds
+        if self.runtime.compile != "none" and first <= self.training.steps:
+            self.compile(first)
         for step in range(first, self.training.steps + 1):
             if self._between_steps(step - 1, self.training_seconds - saved):
                 saved = self.training_seconds

@@ -128,5 +128,6 @@ def _finished(cell: Cell, loop: Loop, device: str) -> Record:
         "times": {
             "training_seconds": round(loop.training_seconds, 3),
             "evaluation_seconds": round(loop.evaluation_seconds, 3),
+            "compile_seconds": round(loop.compile_seconds, 3),
         },
     }

@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent / "posenc"
 ORDER = [
     "errors", "seeds", "paths", "telemetry", "encoding", "registry", "encodings", "attention", "backbone", "cost",
     "guarded", "properties", "theory", "checked", "card", "config", "suite", "store", "data", "objectives", "plan",
-    "allocator", "provenance", "checkpoint", "optimiser", "group", "loop", "training", "distributed", "schedule",
-    "engines", "ray_engine", "progress", "mirrored", "tracking", "report", "status", "driver", "bench", "catalogue",
-    "cli",
+    "allocator", "provenance", "checkpoint", "optimiser", "compilation", "group", "loop", "training", "distributed",
+    "schedule", "engines", "ray_engine", "progress", "mirrored", "tracking", "report", "status", "driver", "bench",
+    "catalogue", "cli",
 ]  # fmt: skip
 TORCH_ALONE = (
     "encoding", "registry", "encodings", "attention", "backbone", "guarded", "properties", "theory", "errors", "seeds",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch._functorch.config
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -271,8 +274,25 @@ class EncodedStack(nn.Module):
         self.final_norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.generator: torch.Generator | None = None
+        self._compiled: Callable[..., Tensor] | None = None
 
-    def forward(
+    def compile_training(self, graphs: bool) -> None:
+        """Let passes in training mode run through inductor; `graphs`: recorded as CUDA graphs too.
+
+        Each shape is compiled for itself, whole: a part that cannot be is an error, never a slower path. Dropout draws
+        what it draws in the plain form.
+        """
+        # Gradients in the precision of what they are of, as without compiling; by default all would be in autocast's.
+        torch._functorch.config.backward_pass_autocast = "off"
+        options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": graphs}
+        self._compiled = torch.compile(self._forward, fullgraph=True, dynamic=False, options=options)
+
+    def forward(self, x: Tensor, **given: Any) -> Tensor:
+        """Token embeddings (B,L,D) to hidden states (B,L,D); all that may be given stands with `_forward`."""
+        out: Tensor = (self._compiled if self._compiled and self.training else self._forward)(x, **given)
+        return out
+
+    def _forward(
         self,
         x: Tensor,
         *,
@@ -284,7 +304,7 @@ class EncodedStack(nn.Module):
         memory_segments: Tensor | None = None,
         cache: DecodingCache | None = None,
     ) -> Tensor:
-        """Token embeddings (B,L,D) to hidden states (B,L,D).
+        """What `forward` runs, as it is or compiled.
 
         With a cache, x holds the tokens after those already seen, and mask and segments cover all of them. Packed rows
         with a memory (B,S,D) need its segments (B,S): a token sees of it only what has the segment that it has itself.

@@ -128,6 +128,12 @@ class Transformer(nn.Module):
             stack.begin_step(derive(seed, name), step, self.config.redraw)
         return self
 
+    def compile_training(self, graphs: bool = False) -> Transformer:
+        """Let the stacks' passes in training mode run compiled: see EncodedStack.compile_training."""
+        for _, stack in self.stacks:
+            stack.compile_training(graphs)
+        return self
+
     def embed(self, tokens: Tensor, types: Tensor | None = None) -> Tensor:
         """Tokens (B,L), and what kind each is of, to embeddings (B,L,D) with a root mean square of 1 at the start."""
         embedded = self.embedding(tokens) * math.sqrt(self.config.width)

@@ -179,7 +179,7 @@ def provenance(manifest: Mapping[str, Any], records: Iterable[Record]) -> list[t
     for name in dict.fromkeys(key for record in trained for key in record.get("versions") or {}):
         facts.append((name, _distinct(dig(record, ("versions", name)) for record in trained if record.get("versions"))))
     facts.append(("hardware", _distinct(_hardware(record["hardware"]) for record in trained if record.get("hardware"))))
-    for name in ("device", "precision", "threads"):
+    for name in ("device", "precision", "threads", "compile"):
         facts.append((name, _distinct(dig(record, ("config", "runtime", name)) for record in trained)))
     backends = (f"{record['backend']} ({dig(record, ('config', 'backbone', 'attention'))})" for record in trained
                 if record.get("backend"))  # fmt: skip
