@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from math import comb
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from posenc.backbone.transformer import Transformer
 from posenc.bench import peers, pipeline, run
 from posenc.bench.bare import BareDecoder
 from posenc.bench.memory import peak_bytes
-from posenc.bench.shape import Shape
+from posenc.bench.shape import SIZES, Shape
 from posenc.bench.subjects import make_pass, subjects
 from posenc.bench.timing import in_turns, interval
 from posenc.cli import main
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 KEYS = {
     "subject", "encoding", "attention", "backend", "pass", "length", "device", "dtype", "seconds", "seconds_low",
-    "seconds_high", "peak_bytes", "ratio_to_none", "ratio_low", "ratio_high", "hardware", "reason",
+    "seconds_high", "size", "compile", "peak_bytes", "ratio_to_none", "ratio_low", "ratio_high", "hardware", "reason",
 }  # fmt: skip
 
 
@@ -134,6 +136,10 @@ def test_rows_are_written_and_nothing_is_left_out_in_silence(tmp_path: Path, mon
         (["--backend", "flexx"], ["flexx", "flex"]),
         (["--dtype", "float16"], ["float16", "bfloat16"]),
         (["--rounds", "0"], ["--rounds 0"]),
+        (["--rows", "-1"], ["--rows -1"]),
+        (["--size", "bert"], ["bert", "bert-base"]),
+        (["--compile", "yes"], ["yes", "inductor"]),
+        (["--compile", "cudagraphs"], ["--device cuda", "cpu"]),
         (["--lengths", "0"], ["--lengths 0"]),
         (["--json", "/no/such/folder/rows.json"], ["/no/such/folder"]),
     ],
@@ -176,3 +182,48 @@ def test_a_table_shows_every_row() -> None:
     rows = run.measure(options)
     assert [table.row_count for table in run.tables(rows)] == [2, 2]  # none and the bare decoder, in two passes
     assert run.left_out(rows) == []
+
+
+def test_an_encoder_of_berts_shape_stands_beside_a_bare_one() -> None:
+    shape = replace(SIZES["bert-base"], length=4, rows=1)
+    found = {s.key: s for s in subjects(["rope"], ["softmax", "performer"], "auto", "cpu", shape, "step", False)}
+    assert list(found) == [
+        f"{name}/both ways" for name in (
+            "posenc/softmax/none", "posenc/softmax/rope", "bare encoder/softmax/none", "posenc/performer/none",
+            "posenc/performer/rope",
+        )
+    ]  # fmt: skip
+    config = shape.backbone("softmax", False)
+    assert (config.form, config.layers, config.width, config.heads, config.feedforward) == (
+        "encoder",
+        12,
+        768,
+        12,
+        3072,
+    )
+    tiny = replace(shape, layers=1, width=16, heads=2, feedforward=8, vocabulary=50)
+    for key in ("posenc/softmax/none/both ways", "bare encoder/softmax/none/both ways"):
+        model = found[key].build(tiny)  # type: ignore[misc]
+        tokens = torch.randint(50, (1, 4))
+        changed = tokens.clone()
+        changed[:, -1] = (changed[:, -1] + 1) % 50
+        assert not torch.allclose(model(tokens)[:, 0], model(changed)[:, 0]), "the first token sees the last"
+
+
+def test_steps_are_compiled_and_forward_passes_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    compile = torch.compile
+
+    def watched(function: Any, *, options: Any, **given: Any) -> Any:
+        asked.append(options["triton.cudagraphs"])
+        return compile(function, backend="eager", **given)
+
+    monkeypatch.setattr(torch, "compile", watched)
+    torch._dynamo.reset()
+    options = run.Options(
+        encodings=["none"], attentions=["softmax"], lengths=[4], rounds=1, peers=False, memory=False, compile="inductor"
+    )
+    rows = run.measure(options)
+    assert {(row["pass"], row["compile"]) for row in rows} == {("forward", "none"), ("step", "inductor")}
+    assert asked == [False, False], "posenc's own and the bare one, a step each"
+    assert "compiled (inductor)" in str(run.tables(rows)[1].title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,12 @@ from posenc.attention.softmax import choose_backend, softmax_attention
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
 from posenc.bench import run
+from posenc.bench.timing import in_turns
+from posenc.encoding import Stack
+from posenc.encodings.rope import rotate_pairs
 from posenc.errors import NotPossibleError
+from posenc.loop import Terms
 from posenc.plan import Choice, find_suite, make
-from posenc.store import Store
 
 pytestmark = [
     pytest.mark.gpu,
@@ -178,24 +182,56 @@ def test_every_backend_agrees_with_the_reference_in_float64(backend: str, table:
     assert all(x.grad is not None and x.grad.isfinite().all() for x in inputs)
 
 
+@pytest.mark.parametrize("compile", ["none", "inductor", "cudagraphs"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_cells_train_on_the_gpu(tmp_path: Path, precision: str) -> None:
-    changes = {"runtime.device": "cuda", "runtime.precision": precision, "training.steps": 30}
-    for cell in make(find_suite("quick"), Choice(seeds=[0], changes=changes)).cells:
-        record = training.train(cell, "quick", Store(tmp_path), None)
-        assert record["status"] == "done", record["traceback"]
-        assert record["peak_memory_bytes"] > 0
-        assert record["hardware"]["gpu"]
+def test_cells_train_on_the_gpu(tmp_path: Path, precision: str, compile: str) -> None:
+    """Compiled or not, with dropout, to the same score but for rounding."""
+    changes = {
+        "runtime.device": "cuda", "runtime.precision": precision, "training.steps": 30, "backbone.dropout": 0.1,
+    }  # fmt: skip
+    plain = make(find_suite("quick"), Choice(seeds=[0], changes=changes)).cells
+    chosen = make(find_suite("quick"), Choice(seeds=[0], changes={**changes, "runtime.compile": compile})).cells
+    for cells in zip(plain, chosen, strict=True):
+        scores = []
+        for cell in cells:
+            record = training.train(cell, Terms("quick", tmp_path))
+            assert record is not None
+            assert record["status"] in ("done", "not_possible"), record["traceback"]
+            if record["status"] == "done":
+                assert record["peak_memory_bytes"] > 0
+                assert record["hardware"]["gpu"]
+                scores.append([row["value"] for row in record["scores"] if row["value"] is not None])
+        assert not scores or scores[0] == pytest.approx(scores[1], rel=5e-3 if precision == "float32" else 5e-2)
+
+
+def test_rope_fused_beside_clone_is_printed() -> None:
+    """Its one kernel moves the bytes that `clone` moves: for people; no time is held against a limit."""
+    x = torch.randn(32, 512, 12, 64, device="cuda", dtype=torch.bfloat16).transpose(1, 2)
+    stack = Stack(layers=1, heads=12, width=768, head_width=64, max_length=512, causal=True)
+    turns = registry.create("rope", stack).turns(torch.arange(512, device="cuda")[None, :, None], 64).float()
+    fused = torch.compile(rotate_pairs, fullgraph=True, dynamic=False)
+    torch.testing.assert_close(fused(x, turns), rotate_pairs(x, turns), atol=1e-2, rtol=1e-2)
+    runs = {"clone": x.clone, "eager": lambda: rotate_pairs(x, turns), "fused": lambda: fused(x, turns)}
+    for name, timed in in_turns(runs, dict.fromkeys(runs, "clone"), 100, torch.cuda.synchronize).items():
+        print(f"\nRoPE on {tuple(x.shape)} bf16, {name}: {timed.seconds.median * 1e6:.0f} us, {timed.ratio} clone")
 
 
 @pytest.mark.parametrize(
-    ("backend", "encodings", "lengths"),
-    [("auto", registry.BUILT_IN, [512, 1024]), ("sdpa", ["rope"], [8192]), ("flex", ["t5"], [8192])],
+    ("backend", "encodings", "lengths", "more"),
+    [
+        ("auto", registry.BUILT_IN, [512, 1024], {}),
+        ("sdpa", ["rope"], [8192], {}),
+        ("flex", ["t5"], [8192], {}),
+        ("sdpa", ["none", "rope"], [512], {"size": "bert-base", "compile": "inductor", "attentions": ["softmax"]}),
+        ("auto", ["none", "rope"], [128], {"compile": "cudagraphs"}),
+    ],
 )
-def test_the_speed_table_is_printed(backend: str, encodings: list[str], lengths: list[int]) -> None:
+def test_the_speed_table_is_printed(
+    backend: str, encodings: list[str], lengths: list[int], more: dict[str, Any]
+) -> None:
     """`posenc bench` in bf16: for people; no time is held against a limit."""
     options = run.Options(
-        encodings=list(encodings), lengths=lengths, device="cuda", dtype="bfloat16", backend=backend, rounds=20
+        encodings=list(encodings), lengths=lengths, device="cuda", dtype="bfloat16", backend=backend, rounds=20, **more
     )
     rows = run.measure(options)
     console = Console(width=130)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
+import torch._functorch.config
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -56,6 +58,11 @@ class BareDecoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         self.layers = nn.ModuleList(BareLayer(width, heads, feedforward, causal) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
+
+    def compile_training(self, graphs: bool) -> None:
+        """As posenc's own backbone is compiled."""
+        torch._functorch.config.backward_pass_autocast = "off"
+        self.compile(fullgraph=True, dynamic=False, options={"fallback_random": True, "triton.cudagraphs": graphs})
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embedding(tokens) * self.scale

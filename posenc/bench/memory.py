@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ def peak_bytes(request: dict[str, Any]) -> int:
     """What one pass takes at its peak beyond what stood before it (the model, the program), in bytes.
 
     Args:
-        request: key of the subject, encoding, attention, backend, device, dtype, shape, kind, threads.
+        request: key of the subject, encoding, attention, backend, device, dtype, shape, kind, threads, and
+            compile where it is not none.
 
     Raises:
         PosencError: the process failed; its last line says how.
@@ -53,9 +55,11 @@ def _measure(request: dict[str, Any]) -> int:
     one = ([request["encoding"]], [request["attention"]], request["backend"], device)
     found = subjects(*one, shape, request["kind"], True)
     subject = next(subject for subject in found if subject.key == request["key"])
-    work = make_pass(subject, shape, request["kind"], device, request["dtype"])
+    work = make_pass(subject, shape, request["kind"], device, request["dtype"], request.get("compile", "none"))
     # A row of few tokens first: what is made once and for all (threads, kernels, scratch space) is no part of a pass.
-    type(work)(work.model, work.tokens[:1, :16], work.kind, work.bfloat16)()
+    replace(work, tokens=work.tokens[:1, :16])()
+    if request.get("compile", "none") != "none":
+        work()  # nor is compiling, which is done for each shape
     work.model.zero_grad(set_to_none=True)
     gc.collect()
     if device == "cuda":

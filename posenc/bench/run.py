@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from posenc import cost, provenance, registry
 from posenc.allocator import keep_freed_memory
 from posenc.attention.softmax import BACKENDS
 from posenc.bench.memory import peak_bytes
-from posenc.bench.shape import Shape
+from posenc.bench.shape import SIZES, Shape
 from posenc.bench.subjects import PASSES, Subject, make_pass, subjects
 from posenc.bench.timing import Timed, in_turns, synchroniser
 from posenc.errors import ConfigError, UnknownNameError
@@ -22,6 +22,7 @@ from posenc.loop import require_device
 
 ATTENTIONS = ("softmax", "performer")
 DTYPES = ("float32", "bfloat16")
+COMPILE = ("none", "inductor", "cudagraphs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class Options:
 
     Attributes:
         rounds: how often each subject is timed. memory: measure the peak of each too. threads: on a CPU.
+        size: of all models, a name of SIZES. rows: of a batch, in place of those of the size; 0 leaves them.
+        compile: as runtime.compile has it, of steps of posenc's models and the bare one.
     """
 
     encodings: Sequence[str]
@@ -39,6 +42,9 @@ class Options:
     device: str = "cpu"
     dtype: str = "float32"
     backend: str = "auto"
+    size: str = "small"
+    rows: int = 0
+    compile: str = "none"
     threads: int = 1
     peers: bool = True
     memory: bool = True
@@ -49,12 +55,18 @@ class Options:
             ("dtype", self.dtype, DTYPES),
             ("device", self.device, ("cpu", "cuda")),
             ("backend", self.backend, BACKENDS),
+            ("size", self.size, SIZES),
+            ("compile", self.compile, COMPILE),
         ):
             if given not in known:
                 raise UnknownNameError(kind, given, known, f"--{kind}")
         for name, values in (("lengths", self.lengths), ("rounds", [self.rounds]), ("threads", [self.threads])):
             if not values or min(values) < 1:
                 raise ConfigError(f"--{name} {','.join(map(str, values))}: at least 1 is wanted")
+        if self.rows < 0:
+            raise ConfigError(f"--rows {self.rows}: at least 1 is wanted, or 0 for those of --size")
+        if self.compile == "cudagraphs" and self.device != "cuda":
+            raise ConfigError(f"--compile cudagraphs: --device cuda is wanted, not {self.device}")
         for encoding in self.encodings:
             registry.describe(encoding, "--encodings")  # raises where it is none
 
@@ -71,7 +83,8 @@ def measure(options: Options, say: Callable[[str], None] = lambda line: None) ->
     made_with = {**provenance.hardware(options.device), "threads": options.threads, "torch": torch.__version__}
     rows = []
     for length in options.lengths:
-        shape = Shape(length=length)
+        shape = replace(SIZES[options.size], length=length)
+        shape = replace(shape, rows=options.rows) if options.rows else shape
         for kind in PASSES:
             given = (options.encodings, options.attentions, options.backend, options.device)
             found = subjects(*given, shape, kind, options.peers)
@@ -87,6 +100,8 @@ def measure(options: Options, say: Callable[[str], None] = lambda line: None) ->
                     "length": length,
                     "device": options.device,
                     "dtype": options.dtype,
+                    "size": options.size,
+                    "compile": options.compile if kind == "step" else "none",
                     **_figures(timed.get(subject.key)),
                     "peak_bytes": None,
                     "flops": _flops(subject, shape, kind),
@@ -103,11 +118,12 @@ def measure(options: Options, say: Callable[[str], None] = lambda line: None) ->
 
 def _times(found: list[Subject], shape: Shape, kind: str, options: Options) -> dict[str, Timed]:
     runs = {
-        subject.key: make_pass(subject, shape, kind, options.device, options.dtype)
+        subject.key: make_pass(subject, shape, kind, options.device, options.dtype, options.compile)
         for subject in found
         if subject.build
     }
-    bases = {subject.key: f"posenc/{subject.attention}/none" for subject in found if subject.build}
+    suffix = "" if shape.causal else "/both ways"
+    bases = {subject.key: f"posenc/{subject.attention}/none{suffix}" for subject in found if subject.build}
     return in_turns(runs, bases, options.rounds, synchroniser(options.device))
 
 
@@ -136,7 +152,7 @@ FORMULA = (
 
 
 def _request(subject: Subject, shape: Shape, kind: str, options: Options) -> dict[str, Any]:
-    same = {key: getattr(options, key) for key in ("backend", "device", "dtype", "threads")}
+    same = {key: getattr(options, key) for key in ("backend", "device", "dtype", "compile", "threads")}
     own = {"key": subject.key, "attention": subject.attention, "encoding": subject.encoding, "kind": kind}
     return {**same, **own, "shape": asdict(shape)}
 
@@ -148,6 +164,7 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
         group = [row for row in rows if (row["attention"], row["length"], row["pass"]) == (attention, length, kind)]
         first = group[0]
         what = "forward" if kind == "forward" else "forward and backward"
+        what += "" if first["compile"] == "none" else f", compiled ({first['compile']})"
         device = first["hardware"]["gpu"] or first["hardware"]["cpu"]
         table = Table(
             title=f"{attention}, {first['rows']} x {length} tokens, {what}: {first['dtype']} on {device}",

@@ -9,12 +9,14 @@ from posenc.backbone.config import BackboneConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Four layers, 256 wide: large enough that arithmetic counts, small enough for a CPU.
+    """By default four layers, 256 wide: large enough that arithmetic counts, small enough for a CPU.
 
     Attributes:
+        causal: a decoder; else an encoder, which reads both ways.
         rows, length: of a batch, in tokens. features: of a Performer; chunk: tokens that a causal one handles at once.
     """
 
+    causal: bool = True
     layers: int = 4
     width: int = 256
     heads: int = 4
@@ -41,3 +43,13 @@ class Shape:
             features=self.features,
             chunk=self.chunk,
         )
+
+
+SIZES = {
+    "small": Shape(),
+    # Devlin et al. 2019, section 3.
+    "bert-base": Shape(
+        causal=False, layers=12, width=768, heads=12, feedforward=3072, vocabulary=30_522, features=256, rows=32
+    ),
+}
+"""By the names of `posenc bench --size`."""

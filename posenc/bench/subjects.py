@@ -12,6 +12,7 @@ from posenc.backbone.transformer import Transformer
 from posenc.bench.bare import BareDecoder
 from posenc.bench.peers import PEERS
 from posenc.bench.shape import Shape
+from posenc.compilation import require_compiler
 from posenc.cost import backend_taken
 from posenc.errors import NotPossibleError
 
@@ -42,7 +43,7 @@ class Subject:
 
     @property
     def label(self) -> str:
-        return self.name if self.causal else f"{self.name}, both ways"
+        return self.name if self.causal or "encoder" in self.name else f"{self.name}, both ways"
 
 
 def _own(encoding: str, attention: str, causal: bool, backend: str, device: str, shape: Shape, kind: str) -> Subject:
@@ -65,6 +66,7 @@ def _bare(shape: Shape) -> nn.Module:
         heads=shape.heads,
         feedforward=shape.feedforward,
         vocabulary=shape.vocabulary,
+        causal=shape.causal,
     )
 
 
@@ -73,18 +75,21 @@ def subjects(
 ) -> list[Subject]:
     """All that one comparison times in passes of one kind; `none` of each attention, the first, divides the others.
 
-    A Performer's `none` stands there both ways too. Peers are those of the encodings asked for.
+    Beside a causal Performer's `none` stands the one that reads both ways. Peers are those of the encodings asked for;
+    where an encoder is timed, those that read both ways.
     """
     found = []
     for attention in attentions:
         for encoding in dict.fromkeys(("none", *encodings)):
-            found.append(_own(encoding, attention, True, backend, device, shape, kind))
+            found.append(_own(encoding, attention, shape.causal, backend, device, shape, kind))
         if attention == "softmax":
-            found.append(Subject("bare decoder", "none", attention, True, "sdpa", _bare))
-        else:
+            name = "bare decoder" if shape.causal else "bare encoder"
+            found.append(Subject(name, "none", attention, shape.causal, "sdpa", _bare))
+        elif shape.causal:
             found.append(_own("none", attention, False, backend, device, shape, kind))
         for peer in PEERS if peers else []:
-            if peer.attention == attention and (peer.encoding in encodings or peer.encoding == "none"):
+            wanted = peer.encoding in encodings or peer.encoding == "none"
+            if wanted and peer.attention == attention and (shape.causal or not peer.causal):
                 build, reason = (peer.build, None) if peer.installed else (None, "not installed")
                 found.append(Subject(peer.package, peer.encoding, peer.attention, peer.causal, None, build, reason))
     return found
@@ -98,6 +103,7 @@ class Pass:
     tokens: Tensor
     kind: str
     bfloat16: bool
+    graphs: bool = False
 
     def __call__(self) -> None:
         device = self.tokens.device.type
@@ -106,14 +112,20 @@ class Pass:
                 self.model.eval()(self.tokens)
             return
         self.model.zero_grad(set_to_none=True)
+        if self.graphs:
+            torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast(device, torch.bfloat16, enabled=self.bfloat16):
             loss = self.model.train()(self.tokens).float().square().mean()
         loss.backward()
 
 
-def make_pass(subject: Subject, shape: Shape, kind: str, device: str, dtype: str) -> Pass:
-    """The subject's model with its tokens, ready to run."""
+def make_pass(subject: Subject, shape: Shape, kind: str, device: str, dtype: str, compile: str = "none") -> Pass:
+    """The subject's model with its tokens, ready to run; a step compiled as `runtime.compile` has it, but for peers."""
     assert subject.build is not None
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(shape.vocabulary, (shape.rows, shape.length), generator=generator)
-    return Pass(subject.build(shape).to(device), tokens.to(device), kind, dtype == "bfloat16")
+    model = subject.build(shape).to(device)
+    if compile != "none" and kind == "step" and isinstance(model, Transformer | BareDecoder):
+        require_compiler(device)
+        model.compile_training(compile == "cudagraphs")
+    return Pass(model, tokens.to(device), kind, dtype == "bfloat16", compile == "cudagraphs")

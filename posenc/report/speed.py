@@ -20,9 +20,10 @@ from posenc.report.places import plain_name
 from posenc.report.style import MUTED, STYLE, Look
 from posenc.report.view import Grid
 
-FIELDS = ("subject", "encoding", "attention", "backend", "pass", "length", "device", "dtype", "hardware", "seconds",
-          "seconds_low", "seconds_high", "peak_bytes", "ratio_to_none", "ratio_low", "ratio_high")  # fmt: skip
-APART = ["subject", "attention", "pass", "device", "dtype", "hardware"]
+NUMBERS = ("seconds", "seconds_low", "seconds_high", "peak_bytes", "ratio_to_none", "ratio_low", "ratio_high")
+FIELDS = ("subject", "encoding", "attention", "backend", "pass", "length", "device", "dtype", "hardware", "size",
+          "compile", *NUMBERS)  # fmt: skip
+APART = ["subject", "attention", "pass", "device", "dtype", "hardware", "size", "compile"]
 """Measurements that share these are compared with each other."""
 
 
@@ -40,9 +41,10 @@ def read(path: Path) -> pd.DataFrame:
     except (ValueError, TypeError, AttributeError) as error:
         raise StoreError(f"{path} is no list of measurements ({error}): make it again by posenc bench --json") from None
     frame = pd.DataFrame(described).reindex(columns=list(FIELDS))
-    for name in FIELDS[9:]:
+    for name in NUMBERS:
         frame[name] = pd.to_numeric(frame[name], errors="coerce")
-    return frame
+    given = frame[["size", "compile"]].astype(object)
+    return frame.assign(**given.fillna({"size": "small", "compile": "none"}))
 
 
 def _machine(hardware: Any) -> str:
@@ -54,7 +56,10 @@ def _machine(hardware: Any) -> str:
 
 def title_of(place: dict[str, Any]) -> str:
     """`attention, softmax, forward, cpu float32; a CPU, 2 cores`."""
-    kind = ", ".join(str(place[key]) for key in ("subject", "attention", "pass") if place[key] == place[key])
+    shown = [place[key] for key in ("subject", "attention", "pass") if place[key] == place[key]]
+    shown += [place["size"]] if place["size"] != "small" else []
+    shown += [f"compiled ({place['compile']})"] if place["compile"] != "none" else []
+    kind = ", ".join(map(str, shown))
     return f"{kind}, {place['device']} {place['dtype']}; {place['hardware']}"
 
 
