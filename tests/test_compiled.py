@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config
 from torch._dynamo.utils import counters
 
 from posenc import distributed, training
@@ -133,9 +134,9 @@ def test_a_part_that_cannot_be_compiled_is_an_error(tmp_path: Path, monkeypatch:
     assert "graph_break" in record["traceback"]
 
 
-def test_without_a_compiler_a_cell_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    record = training.train(cell("enwik8", runtime__compile="inductor"), Terms("test", tmp_path))
+def test_without_a_compiler_a_cell_says_so(tmp_path: Path) -> None:
+    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        record = training.train(cell("enwik8", runtime__compile="inductor"), Terms("test", tmp_path))
     assert record is not None
     assert (record["status"], record["reason"].split(":")[0]) == ("failed", "runtime.compile")
     assert "C++ compiler" in record["reason"]

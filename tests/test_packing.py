@@ -323,6 +323,7 @@ def test_a_training_is_that_of_padded_rows(task: str, tmp_path: Path, monkeypatc
     assert numbers(Store(tmp_path / "again"), packed.id) == numbers(Store(tmp_path), packed.id)
 
 
+@pytest.mark.slow
 def test_two_processes_pack_each_its_own_rows(tmp_path: Path) -> None:
     one = cell("multi30k")
     two = cell("multi30k", training__packed=True, training__accumulate=2, runtime__processes=2)

@@ -35,7 +35,7 @@ class CoarseAngles(Rope):
     def turns(self, positions: Tensor, width: int) -> Tensor:
         exponents = torch.arange(0, width, 2, dtype=torch.float32) / width
         angles = positions[..., 0].float()[:, None, :, None] * self.base**-exponents
-        return torch.polar(torch.ones_like(angles), angles).to(torch.complex128)
+        return torch.stack((angles.cos(), angles.sin()), dim=-1).double()
 
 
 class Stretched(Rope):
