@@ -14,12 +14,13 @@ def keep_freed_memory() -> None:
 
     By default tensors of more than 32 MB go back to the system when they are freed, and smaller ones now and then. The
     next step asks for them again, page by page, each filled with zeros: time that grows with their size, faster than
-    the arithmetic does. No number changes.
+    the arithmetic does. No number changes. glibc before 2.35 keeps no more than 32 MB in one piece.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(MMAP_THRESHOLD, 2**30)
-        mallopt(TRIM_THRESHOLD, 2**31 - 1)
+        # Both or none: a trim threshold alone would fix the other one at its start, 128 KB.
+        if mallopt(MMAP_THRESHOLD, 2**30) or mallopt(MMAP_THRESHOLD, 2**25):
+            mallopt(TRIM_THRESHOLD, 2**31 - 1)
 
 
 def release_freed_memory() -> None:

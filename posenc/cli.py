@@ -284,7 +284,7 @@ def check(encoding: str) -> None:
 @click.option("--lengths", callback=_integers, default="512", show_default=True, help="Tokens in each row.")
 @click.option("--rows", type=int, default=0, help="Rows of a batch.  [default: 2, and 32 of bert-base]")
 @click.option("--size", default="small", show_default=True, help="small, or bert-base (an encoder, for a GPU).")
-@click.option("--compile", default="none", show_default=True, help="Of steps: none, inductor or cudagraphs.")
+@click.option("--compile", default="none", show_default=True, help="Of posenc's steps: none, inductor or cudagraphs.")
 @click.option("--rounds", type=int, default=20, show_default=True, help="How often each subject is timed.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--dtype", default="float32", show_default=True, help="float32 or bfloat16 (autocast).")

@@ -32,6 +32,7 @@ from posenc.group import Group
 from posenc.objectives import Batch, Objective, cut, factory
 from posenc.optimiser import make_optimiser, rate
 from posenc.plan import Cell
+from posenc.provenance import reset_peak_memory
 from posenc.seeds import derive
 from posenc.store import Store, canonical, write_atomically
 
@@ -175,14 +176,15 @@ class Loop:
             with self.group.without_averaging(self.loss):
                 self.part_loss(cut(batch, stage.accumulate * self.group.size)[0]).backward()
         self.optimiser.zero_grad(set_to_none=True)
-        self.compile_seconds = time.perf_counter() - start
+        self.compile_seconds += time.perf_counter() - start
+        reset_peak_memory(self.runtime.device)  # a compiler takes more than small models do
 
     def part_loss(self, rows: Batch) -> Tensor:
         """The mean loss of a part of a batch."""
         made = self.objective.pack(rows) if self.training.packed else rows
         part = tuple(tensor.to(self.runtime.device) for tensor in made)
         if self.runtime.compile == "cudagraphs":
-            torch.compiler.cudagraph_mark_step_begin()  # what the graphs gave for the part before is not read again
+            torch.compiler.cudagraph_mark_step_begin()  # what the graphs gave for the part before is read no more
         with self.precision():
             loss: Tensor = self.loss(*part)
         return loss
@@ -209,6 +211,9 @@ class Loop:
             with nullcontext() if last else group.without_averaging(self.loss):
                 loss = self.part_loss(rows) * share
                 loss.backward()
+            if self.runtime.compile == "cudagraphs" and index == 0 and not last:
+                for parameter in self.model.parameters():  # the next part's graphs write where these gradients stand
+                    parameter.grad = None if parameter.grad is None else parameter.grad.clone()
             total += loss.item()
         total = group.mean(total)
         if not math.isfinite(total):
@@ -305,7 +310,7 @@ class Loop:
             "seen": self.seen,
             "scores": self.scores,
             "stages": self.stages,
-            "seconds": [self.training_seconds, self.evaluation_seconds, self.elapsed()],
+            "seconds": [self.training_seconds, self.evaluation_seconds, self.elapsed(), self.compile_seconds],
         }
         checkpoint.save(self.path, state)
 
@@ -322,7 +327,7 @@ class Loop:
             self.best = best and (best["value"], best["step"], best["state"])
             self.recent, self.scores, self.seen = state["recent"], state["scores"], state["seen"]
             self.stages = state["stages"]
-            self.training_seconds, self.evaluation_seconds, self.spent = state["seconds"]
+            self.training_seconds, self.evaluation_seconds, self.spent, self.compile_seconds = state["seconds"]
         elif parent := self.config["parent"]:
             weights = {name: value for name, value in self.parent_weights(parent).items() if not is_head(name)}
             missing, unknown = self.model.load_state_dict(weights, strict=False)

@@ -152,7 +152,8 @@ def final_metrics(record: Record) -> dict[str, float]:
     values |= {metric_name("baseline", name): value for name, value in (record.get("baselines") or {}).items()}
     names = ("tokens_per_second", "tokens_seen", "flops_per_token", "peak_memory_bytes")
     values |= {name: record.get(name) for name in names}
-    values |= {"seconds": times.get("seconds"), "parameters": counts.get("total")}
+    values |= {name: times.get(name) for name in ("seconds", "compile_seconds")}
+    values |= {"parameters": counts.get("total")}
     values["parameters_positional"] = counts.get("positional")
     return {name: float(value) for name, value in values.items() if value is not None and finite(value)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import resource
@@ -82,6 +83,7 @@ def gpus() -> list[str]:
 
 def reset_peak_memory(device: str) -> None:
     """Let the next `peak_memory` count from now (Linux and CUDA; elsewhere it counts from the process's start)."""
+    gc.collect()  # a compiled model holds itself, and would count until Python looks
     if device == "cuda":
         import torch
 

@@ -179,6 +179,7 @@ def test_inductor_trains_to_the_same_numbers_and_goes_on_to_the_bit(
     resumed = train(compiled, tmp_path / "stopped")
     assert values(resumed) == values(whole)
     assert resumed["checkpoint"] == whole["checkpoint"]
+    assert resumed["times"]["compile_seconds"] > 0
 
 
 @pytest.mark.slow

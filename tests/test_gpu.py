@@ -188,6 +188,7 @@ def test_cells_train_on_the_gpu(tmp_path: Path, precision: str, compile: str) ->
     """Compiled or not, with dropout, to the same score but for rounding."""
     changes = {
         "runtime.device": "cuda", "runtime.precision": precision, "training.steps": 30, "backbone.dropout": 0.1,
+        "training.accumulate": 2,
     }  # fmt: skip
     plain = make(find_suite("quick"), Choice(seeds=[0], changes=changes)).cells
     chosen = make(find_suite("quick"), Choice(seeds=[0], changes={**changes, "runtime.compile": compile})).cells

@@ -96,6 +96,17 @@ def test_a_checkpoint_that_cannot_be_trusted_is_refused_and_named(tmp_path: Path
     assert "checkpoint.pt" in record["reason"]
 
 
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "auto"])
+@pytest.mark.parametrize("encoding", ["rope", "rope(fraction=0.5)", "rope+t5", "rope+shaw"])
+def test_rotations_train_in_bfloat16_by_every_backend(tmp_path: Path, encoding: str, backend: str) -> None:
+    (cell,) = cells(encoding, runtime__precision="bfloat16", runtime__backend=backend, training__steps=2)
+    if cell.why_not:
+        pytest.skip(cell.why_not)
+    (plain,) = cells(encoding, training__steps=2)
+    scores = [row["value"] for row in train(cell, tmp_path)["scores"]]
+    assert scores == pytest.approx([row["value"] for row in train(plain, tmp_path)["scores"]], rel=0.02)
+
+
 def test_another_seed_gives_other_numbers(tmp_path: Path) -> None:
     one = cells("rope")[0]
     other = make(find_suite("enwik8"), Choice(encodings=["rope"], lengths=[16], seeds=[1], changes={**TINY})).cells[0]

@@ -81,6 +81,12 @@ class Memory:
     seen: Tensor | None = None
 
 
+def graph_options(graphs: bool) -> dict[str, Any]:
+    """Inductor's options; with `graphs`, what cannot be recorded as one CUDA graph is an error."""
+    recorded = {"triton.cudagraphs": True, "triton.cudagraph_or_error": True, "graph_partition": False}
+    return {"fallback_random": True, "shape_padding": False} | (recorded if graphs else {})
+
+
 class Attention(nn.Module):
     """Multi-head attention: projections around softmax attention or FAVOR+, with the encoding's hooks.
 
@@ -280,11 +286,11 @@ class EncodedStack(nn.Module):
         """Let passes in training mode run through inductor; `graphs`: recorded as CUDA graphs too.
 
         Each shape is compiled for itself, whole: a part that cannot be is an error, never a slower path. Dropout draws
-        what it draws in the plain form.
+        what it draws in the plain form, and no kernel is chosen by a measurement, which a resumed run would make anew.
         """
         # Gradients in the precision of what they are of, as without compiling; by default all would be in autocast's.
         torch._functorch.config.backward_pass_autocast = "off"
-        options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": graphs}
+        options = graph_options(graphs)
         self._compiled = torch.compile(self._forward, fullgraph=True, dynamic=False, options=options)
 
     def forward(self, x: Tensor, **given: Any) -> Tensor:

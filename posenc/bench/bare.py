@@ -13,6 +13,8 @@ import torch._functorch.config
 from torch import Tensor, nn
 from torch.nn import functional
 
+from posenc.backbone.layers import graph_options
+
 
 class BareLayer(nn.Module):
     """Pre-norm attention and feed-forward."""
@@ -62,7 +64,7 @@ class BareDecoder(nn.Module):
     def compile_training(self, graphs: bool) -> None:
         """As posenc's own backbone is compiled."""
         torch._functorch.config.backward_pass_autocast = "off"
-        self.compile(fullgraph=True, dynamic=False, options={"fallback_random": True, "triton.cudagraphs": graphs})
+        self.compile(fullgraph=True, dynamic=False, options=graph_options(graphs))
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embedding(tokens) * self.scale

@@ -101,7 +101,7 @@ def measure(options: Options, say: Callable[[str], None] = lambda line: None) ->
                     "device": options.device,
                     "dtype": options.dtype,
                     "size": options.size,
-                    "compile": options.compile if kind == "step" else "none",
+                    "compile": "none" if kind == "forward" or subject.is_peer else options.compile,
                     **_figures(timed.get(subject.key)),
                     "peak_bytes": None,
                     "flops": _flops(subject, shape, kind),
@@ -164,7 +164,7 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
         group = [row for row in rows if (row["attention"], row["length"], row["pass"]) == (attention, length, kind)]
         first = group[0]
         what = "forward" if kind == "forward" else "forward and backward"
-        what += "" if first["compile"] == "none" else f", compiled ({first['compile']})"
+        what += "" if first["compile"] == "none" else f", compiled ({first['compile']}) but for other libraries"
         device = first["hardware"]["gpu"] or first["hardware"]["cpu"]
         table = Table(
             title=f"{attention}, {first['rows']} x {length} tokens, {what}: {first['dtype']} on {device}",

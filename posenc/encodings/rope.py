@@ -52,7 +52,8 @@ class _Narrow(torch.autograd.Function):
         out = torch.empty_like(x)
         length = x.shape[-2]
         step = max(1, AT_ONCE * length // max(1, x.numel()))
-        buffer = torch.empty_like(x[..., :step, :], dtype=turns.dtype)  # one for all: a fresh one would not be cached
+        # One for all, since a fresh one would not be cached; contiguous, however x lies in memory: pairs are a view.
+        buffer = torch.empty(x[..., :step, :].shape, dtype=turns.dtype)
         for first in range(0, length, step):
             rows = slice(first, first + step)
             wide = buffer[..., : length - first, :]

@@ -22,8 +22,8 @@ from posenc.report.view import Grid
 
 NUMBERS = ("seconds", "seconds_low", "seconds_high", "peak_bytes", "ratio_to_none", "ratio_low", "ratio_high")
 FIELDS = ("subject", "encoding", "attention", "backend", "pass", "length", "device", "dtype", "hardware", "size",
-          "compile", *NUMBERS)  # fmt: skip
-APART = ["subject", "attention", "pass", "device", "dtype", "hardware", "size", "compile"]
+          "compile", "rows", *NUMBERS)  # fmt: skip
+APART = ["subject", "attention", "pass", "device", "dtype", "hardware", "size", "compile", "rows"]
 """Measurements that share these are compared with each other."""
 
 
@@ -43,8 +43,8 @@ def read(path: Path) -> pd.DataFrame:
     frame = pd.DataFrame(described).reindex(columns=list(FIELDS))
     for name in NUMBERS:
         frame[name] = pd.to_numeric(frame[name], errors="coerce")
-    given = frame[["size", "compile"]].astype(object)
-    return frame.assign(**given.fillna({"size": "small", "compile": "none"}))
+    given = frame[["size", "compile", "rows"]].astype(object)
+    return frame.assign(**given.fillna({"size": "small", "compile": "none", "rows": ""}))
 
 
 def _machine(hardware: Any) -> str:
@@ -59,6 +59,7 @@ def title_of(place: dict[str, Any]) -> str:
     shown = [place[key] for key in ("subject", "attention", "pass") if place[key] == place[key]]
     shown += [place["size"]] if place["size"] != "small" else []
     shown += [f"compiled ({place['compile']})"] if place["compile"] != "none" else []
+    shown += [words.plural(place["rows"], "row")] if place["rows"] else []
     kind = ", ".join(map(str, shown))
     return f"{kind}, {place['device']} {place['dtype']}; {place['hardware']}"
 

@@ -30,6 +30,7 @@ CELL_FIELDS = {
     "tokens_per_second": ("tokens_per_second",),
     "seconds": ("times", "seconds"),
     "training_seconds": ("times", "training_seconds"),
+    "compile_seconds": ("times", "compile_seconds"),
     "peak_memory_bytes": ("peak_memory_bytes",),
     "best_step": ("best_step",),
     "backend": ("backend",),
