@@ -39,8 +39,12 @@ def _multiplied(x: Tensor, turns: Tensor) -> Tensor:
 
 def _pairs(x: Tensor) -> Tensor:
     """x (..., K) as complex numbers (..., K/2): a view, where x lies in memory as one needs."""
-    fits = x.stride(-1) == 1 and all(stride % 2 == 0 for stride in (*x.stride()[:-1], x.storage_offset()))
-    return torch.view_as_complex((x if fits else x.contiguous()).unflatten(-1, (-1, 2)))
+    return torch.view_as_complex((x if _holds_pairs(x) else x.contiguous()).unflatten(-1, (-1, 2)))
+
+
+def _holds_pairs(x: Tensor) -> bool:
+    """Whether the two channels of each pair stand together, and no pair at an odd place."""
+    return x.stride(-1) == 1 and all(stride % 2 == 0 for stride in (*x.stride()[:-1], x.storage_offset()))
 
 
 class _Narrow(torch.autograd.Function):
@@ -52,8 +56,9 @@ class _Narrow(torch.autograd.Function):
         out = torch.empty_like(x)
         length = x.shape[-2]
         step = max(1, AT_ONCE * length // max(1, x.numel()))
-        # One for all, since a fresh one would not be cached; contiguous, however x lies in memory: pairs are a view.
-        buffer = torch.empty(x[..., :step, :].shape, dtype=turns.dtype)
+        order = torch.preserve_format if _holds_pairs(x) else torch.contiguous_format
+        # One for all, since a fresh one would not be cached.
+        buffer = torch.empty_like(x[..., :step, :], dtype=turns.dtype, memory_format=order)
         for first in range(0, length, step):
             rows = slice(first, first + step)
             wide = buffer[..., : length - first, :]
