@@ -154,6 +154,7 @@ def _start(tmp_path: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_a_second_driver_is_told_who_holds_the_suite(tmp_path: Path) -> None:
     process = _start(tmp_path)
     try:
@@ -167,6 +168,7 @@ def test_a_second_driver_is_told_who_holds_the_suite(tmp_path: Path) -> None:
     assert posenc(*again, "--encodings", "none", folder=tmp_path).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_record_changed_by_hand_is_named_and_set_aside(tmp_path: Path) -> None:
     arguments = ["run", "quick", "--seeds", "0", "--lengths", "16", "--set", "training.steps=5", *TINY, "--encodings"]
     assert posenc(*arguments, "none,rope", folder=tmp_path).returncode == 0

@@ -62,6 +62,7 @@ def faulty(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": install_faulty(tmp_path / "package"), "FAULTY": str(marks)}
 
 
+@pytest.mark.slow
 def test_each_fault_costs_its_cell_alone_and_is_told_with_its_cause(tmp_path: Path, faulty: dict[str, str]) -> None:
     encodings = "raises,diverges,hungry,dies,diesonce,rope,slow"
     arguments = ["run", "enwik8", "--lengths", "16", "--encodings", encodings, "--time-limit", "8s", *options()]

@@ -137,6 +137,7 @@ def test_weights_from_elsewhere_are_refused(tmp_path: Path) -> None:
         checkpoint.load_weights(path, "0")
 
 
+@pytest.mark.slow
 def test_a_child_says_that_its_parent_failed_and_both_run_again(tmp_path: Path) -> None:
     package = install_faulty(tmp_path / "package")
     path = tmp_path / "longer.toml"

@@ -451,6 +451,7 @@ def test_a_damaged_database_warns_once(tmp_path: Path) -> None:
     assert sync(store, default_uri(store.folder.parent)) == 1
 
 
+@pytest.mark.slow
 def test_a_database_damaged_or_locked_while_running(tmp_path: Path) -> None:
     cells = [make_cell(), make_cell(seed=1)]
     for case in ("damaged", "locked"):
