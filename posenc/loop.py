@@ -25,7 +25,6 @@ from posenc.allocator import keep_freed_memory
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer, is_head
 from posenc.checked import validate
-from posenc.compilation import require_compiler
 from posenc.config import EvaluationConfig, RuntimeConfig, TrainingConfig
 from posenc.errors import NotPossibleError, PosencError, StorageError, StoreError
 from posenc.group import Group
@@ -149,7 +148,6 @@ class Loop:
         )
         self.model = make_model(config)
         if self.runtime.compile != "none":
-            require_compiler(self.runtime.device)
             self.model.compile_training(graphs=self.runtime.compile == "cudagraphs")
         self.optimiser = make_optimiser(self.model, self.training)
         self.loss = group.wrap(_Loss(self.model, self.objective))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch._inductor.config
+from test_stages import CHANGES
 from torch._dynamo.utils import counters
 
 from posenc import distributed, training
@@ -20,15 +21,6 @@ from posenc.loop import StoppedError, Terms
 from posenc.plan import Cell, Choice, find_suite, make
 from posenc.store import Record, Store
 
-STAGES = [
-    {"length": 16, "batch": 4, "steps": 3},
-    {"length": 48, "batch": 2, "steps": 2},
-    {"length": 8, "batch": 8, "accumulate": 2, "steps": 2},
-]
-SMALL: dict[str, Any] = {
-    "backbone.layers": 1, "backbone.width": 16, "backbone.heads": 2, "backbone.feedforward": 16,
-    "backbone.dropout": 0.1, "training.validate_every": 3, "training.log_every": 1, "evaluation.tokens": 512,
-}  # fmt: skip
 SHAPES = {"enwik8": 1, "zh-mlm": 3}
 """How many shapes of batches a task's training has here."""
 
@@ -55,8 +47,8 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cell(task: str, encoding: str = "rope", **changes: Any) -> Cell:
-    own = {"training.steps": 7, "training.stages": STAGES} if task == "zh-mlm" else {"training.steps": 5}
-    settings = {**SMALL, **own, **{key.replace("__", "."): value for key, value in changes.items()}}
+    own = {} if task == "zh-mlm" else {"training.steps": 5, "training.stages": []}
+    settings = {**CHANGES, **own, **{key.replace("__", "."): value for key, value in changes.items()}}
     (made,) = make(find_suite(task), Choice(encodings=[encoding], lengths=[16], changes=settings)).cells
     return made
 

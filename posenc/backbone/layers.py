@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch._functorch.config
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,6 +23,7 @@ from posenc.attention.softmax import (
     visible_memory,
 )
 from posenc.backbone.config import BackboneConfig
+from posenc.compilation import compiled
 from posenc.encoding import Context, Encoding, prepare
 from posenc.errors import NotPossibleError
 from posenc.seeds import derive
@@ -79,12 +79,6 @@ class Memory:
     states: Tensor
     mask: Tensor | None = None
     seen: Tensor | None = None
-
-
-def graph_options(graphs: bool) -> dict[str, Any]:
-    """Inductor's options; with `graphs`, what cannot be recorded as one CUDA graph is an error."""
-    recorded = {"triton.cudagraphs": True, "triton.cudagraph_or_error": True, "graph_partition": False}
-    return {"fallback_random": True, "shape_padding": False} | (recorded if graphs else {})
 
 
 class Attention(nn.Module):
@@ -283,15 +277,8 @@ class EncodedStack(nn.Module):
         self._compiled: Callable[..., Tensor] | None = None
 
     def compile_training(self, graphs: bool) -> None:
-        """Let passes in training mode run through inductor; `graphs`: recorded as CUDA graphs too.
-
-        Each shape is compiled for itself, whole: a part that cannot be is an error, never a slower path. Dropout draws
-        what it draws in the plain form, and no kernel is chosen by a measurement, which a resumed run would make anew.
-        """
-        # Gradients in the precision of what they are of, as without compiling; by default all would be in autocast's.
-        torch._functorch.config.backward_pass_autocast = "off"
-        options = graph_options(graphs)
-        self._compiled = torch.compile(self._forward, fullgraph=True, dynamic=False, options=options)
+        """Let passes in training mode run compiled, on the device where the stack is: see posenc.compilation."""
+        self._compiled = compiled(self._forward, next(self.parameters()).device.type, graphs)
 
     def forward(self, x: Tensor, **given: Any) -> Tensor:
         """Token embeddings (B,L,D) to hidden states (B,L,D); all that may be given stands with `_forward`."""

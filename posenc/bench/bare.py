@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
-import torch._functorch.config
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posenc.backbone.layers import graph_options
+from posenc.compilation import compiled
 
 
 class BareLayer(nn.Module):
@@ -63,8 +61,7 @@ class BareDecoder(nn.Module):
 
     def compile_training(self, graphs: bool) -> None:
         """As posenc's own backbone is compiled."""
-        torch._functorch.config.backward_pass_autocast = "off"
-        self.compile(fullgraph=True, dynamic=False, options=graph_options(graphs))
+        self.forward = compiled(self.forward, self.embedding.weight.device.type, graphs)  # type: ignore[method-assign]
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embedding(tokens) * self.scale

@@ -12,7 +12,6 @@ from posenc.backbone.transformer import Transformer
 from posenc.bench.bare import BareDecoder
 from posenc.bench.peers import PEERS
 from posenc.bench.shape import Shape
-from posenc.compilation import require_compiler
 from posenc.cost import backend_taken
 from posenc.errors import NotPossibleError
 
@@ -132,6 +131,5 @@ def make_pass(subject: Subject, shape: Shape, kind: str, device: str, dtype: str
     model = subject.build(shape).to(device)
     if compile != "none" and kind == "step" and not subject.is_peer:
         assert isinstance(model, Transformer | BareDecoder)
-        require_compiler(device)
         model.compile_training(compile == "cudagraphs")
     return Pass(model, tokens.to(device), kind, dtype == "bfloat16", compile == "cudagraphs")
