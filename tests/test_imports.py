@@ -12,15 +12,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "posenc"
 # From left to right, as data flows: a module imports only what stands before it (or beside it, in its own package).
 ORDER = [
-    "errors", "seeds", "paths", "telemetry", "encoding", "registry", "encodings", "compilation", "attention", "backbone",
-    "cost", "guarded", "properties", "theory", "checked", "card", "config", "suite", "store", "data", "objectives", "plan",
-    "allocator", "provenance", "checkpoint", "optimiser", "group", "loop", "training", "distributed",
-    "schedule", "engines", "ray_engine", "progress", "mirrored", "tracking", "report", "status", "driver", "bench",
-    "catalogue", "cli",
+    "errors", "seeds", "paths", "telemetry", "encoding", "registry", "encodings", "compilation", "attention",
+    "backbone", "cost", "guarded", "properties", "theory", "checked", "card", "config", "suite", "store",
+    "data", "objectives", "plan", "allocator", "provenance", "checkpoint", "optimiser", "group", "loop",
+    "training", "distributed", "schedule", "engines", "ray_engine", "progress", "mirrored", "tracking",
+    "report", "status", "driver", "bench", "catalogue", "cli",
 ]  # fmt: skip
 TORCH_ALONE = (
-    "encoding", "registry", "encodings", "compilation", "attention", "backbone", "guarded", "properties", "theory",
-    "errors", "seeds",
+    "encoding", "registry", "encodings", "compilation", "attention", "backbone", "guarded", "properties",
+    "theory", "errors", "seeds",
 )  # fmt: skip
 
 
