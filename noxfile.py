@@ -1,4 +1,4 @@
-"""Sessions: `nox -s quick`, `paper`, `tests`, `slow`, `lint`, `gpu`, `bench`, `ablation -- SUITE ...`.
+"""Sessions: `nox -s quick`, `paper`, `tests`, `slow`, `oracles`, `lint`, `gpu`, `bench`, `ablation -- SUITE ...`.
 
 Every session installs into a virtual environment of its own, at the versions of constraints.txt.
 """
@@ -9,6 +9,8 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["tests", "lint"]
 
+WORKERS = ("-n", "2", "--dist", "worksteal")
+"""One thread of torch each (tests/conftest.py): the machines that test have two cores or more."""
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -34,16 +36,23 @@ def paper(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests but the slow ones, those for a GPU, and benchmarks."""
+    """All tests but the slow ones, those for a GPU, and benchmarks; on two workers: `-- -n 0` for none."""
     install(session, "test")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *WORKERS, *session.posargs)
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """The tests that take minutes, those of Ray among them."""
     install(session, "test", extras="[ray]")
-    session.run("pytest", "-m", "slow", "--timeout=2400", *session.posargs)
+    session.run("pytest", "-m", "slow", "--timeout=2400", *WORKERS, *session.posargs)
+
+
+@nox.session
+def oracles(session: nox.Session) -> None:
+    """Whole models, kernels and statistics against other libraries, with fresh weights each run."""
+    install(session, "test", "oracles")
+    session.run("pytest", "-m", "oracle", "-rs", *session.posargs)
 
 
 @nox.session

@@ -8,30 +8,69 @@ from __future__ import annotations
 
 import functools
 import json
-import re
+import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from posenc.errors import ConfigError, PosencError, UnknownNameError
-from posenc.registry import split
+from posenc.api.registry import split
+from posenc.common.errors import ConfigError, PosencError, UnknownNameError
+from posenc.common.text import harmless
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
+def _echo(text: object, *, err: bool = False) -> None:
+    """A line for people, in which nothing of what files and packages say acts on a terminal."""
+    click.echo(harmless(text), err=err)
+
+
+CLOSED_PIPE = 141
+"""What a shell says of a program that wrote to a pipe nobody reads any more (128 + SIGPIPE)."""
+
+
+@contextmanager
+def _silent_at_a_closed_pipe() -> Iterator[None]:
+    """End as usual tools do where nobody reads what is said, `posenc status | head -1`: no word, status 141."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as error:  # rich exits by itself
+        if not isinstance(error if isinstance(error, BrokenPipeError) else error.__context__, BrokenPipeError):
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)  # what is still held back would fail at the end of the process
+        sys.exit(CLOSED_PIPE)
+
+
 class _Group(click.Group):
-    """Prints a PosencError in a line or two and exits with 2."""
+    """Prints a PosencError in a line or two and exits with 2; 130 after Ctrl-C, with how to go on.
+
+    It ends silently where nobody reads what it says.
+    """
+
+    def make_context(self, *arguments: Any, **given: Any) -> click.Context:
+        with _silent_at_a_closed_pipe():  # --help is printed here
+            return super().make_context(*arguments, **given)
 
     def invoke(self, ctx: click.Context) -> Any:
+        from posenc.common.text import masked
+
         try:
-            return super().invoke(ctx)
+            with _silent_at_a_closed_pipe():
+                return super().invoke(ctx)
         except PosencError as error:
-            click.echo(f"posenc: {error}", err=True)
+            _echo(masked(f"posenc: {error}"), err=True)
             ctx.exit(error.exit_status)
+        except KeyboardInterrupt:
+            command = masked(shlex.join(["posenc", *sys.argv[1:]]))
+            how = {"run": f"; `{command}` again goes on where it stopped", "report": f"; `{command}` makes it again"}
+            click.echo(f"\nposenc: stopped{how.get(ctx.invoked_subcommand or '', '')}", err=True)
+            ctx.exit(130)
 
 
 @click.group(cls=_Group, context_settings=HELP)
@@ -83,21 +122,17 @@ def _choice(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*arguments: Any, **given: Any) -> None:
-        from posenc.checked import parse_value
-        from posenc.driver import data_folder
-        from posenc.plan import Choice
+        from posenc.common.toml import parse_value
+        from posenc.plan.asked import RUNTIME, choose
 
         changes = {}
-        for key in ("device", "precision", "backend", "threads", "processes"):
-            if (value := given.pop(key)) is not None:
-                changes[f"runtime.{key}"] = value
         for change in given.pop("changes"):
             key, equals, value = change.partition("=")
             if not equals or not key:
                 raise ConfigError(f"--set {change}: KEY=VALUE is wanted, such as training.steps=200")
             changes[key] = parse_value(value)
-        fields = {key: given.pop(key) for key in ("scale", "tasks", "encodings", "lengths", "seeds")}
-        choice = Choice(**fields, data=data_folder(given.pop("data")), changes=changes)
+        keys = ("scale", "tasks", "encodings", "lengths", "seeds", "data", *RUNTIME)
+        choice = choose(**{key: given.pop(key) for key in keys}, changes=changes)
         command(*arguments, choice=choice, **given)
 
     for option in reversed(options):
@@ -109,10 +144,12 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, value: str | None) 
     """`90`, `90s`, `30m` or `2h` in seconds."""
     if value is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
-    if match is None:
-        raise click.BadParameter(f"{value!r}: a time is wanted, such as 90s, 30m or 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+    from posenc.running.means import seconds
+
+    try:
+        return seconds(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _means(command: Callable[..., None]) -> Callable[..., None]:
@@ -129,12 +166,12 @@ def _means(command: Callable[..., None]) -> Callable[..., None]:
             "--checkpoint-every", "checkpoint_seconds", callback=_seconds, default="60s", show_default=True,
             help="Time of training between two checkpoints.",
         ),
-        click.option("--keep", is_flag=True, help="Keep every cell's trained weights (model.pt beside its record)."),
+        click.option("--keep", is_flag=True, help="Keep every cell's trained model, for posenc.load."),
     ]  # fmt: skip
 
     @functools.wraps(command)
     def wrapped(*arguments: Any, **given: Any) -> None:
-        from posenc.driver import Means
+        from posenc.running.means import Means
 
         keys = ("jobs", "rerun", "engine", "address", "time_limit", "checkpoint_seconds", "keep")
         command(*arguments, means=Means(**{key: given.pop(key) for key in keys}), **given)
@@ -149,24 +186,24 @@ def _means(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_command(kind: str, as_json: bool) -> None:
     """A line for each encoding, task or suite: its name, what it is, from which package."""
-    from posenc import catalogue
+    from posenc.plan import catalogue
 
     rows = catalogue.rows(kind)
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        _echo(json.dumps(rows, indent=1))
         return
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
-        click.echo(f"{row['name']:<{width}}  {row['what']}  [{row['package']}]")
+        _echo(f"{row['name']:<{width}}  {row['what']}  [{row['package']}]")
 
 
 @main.command()
 @click.argument("name")
 def show(name: str) -> None:
     """One encoding, task or suite, whole."""
-    from posenc import catalogue
+    from posenc.plan import catalogue
 
-    click.echo(catalogue.show(name))
+    _echo(catalogue.show(name))
 
 
 @main.command()
@@ -175,11 +212,14 @@ def show(name: str) -> None:
 @click.option("--speed", type=float, help="TFLOP/s that training reaches, for the estimate of time.")
 def plan(suite: str, choice: Any, speed: float | None) -> None:
     """The cells of SUITE, their size and estimated time; runs nothing."""
-    from posenc import catalogue
-    from posenc import plan as planning
+    from posenc.plan.asked import find_suite, require_known
 
-    made = planning.make(planning.find_suite(suite), choice, need_data=False)
-    catalogue.print_plan(made, speed)
+    require_known(found := find_suite(suite), choice)  # a slip of the hand is told before anything slow is loaded
+    from posenc.plan import catalogue
+    from posenc.plan import plan as planning
+
+    made = planning.make(found, choice, need_data=False)
+    catalogue.print_plan(made, speed, choice.data)
 
 
 @main.command()
@@ -189,24 +229,38 @@ def plan(suite: str, choice: Any, speed: float | None) -> None:
 @_results
 def run(suite: str, choice: Any, means: Any, results: Path) -> None:
     """Run what is missing of SUITE (a suite, a TOML file, or a task), and write its report."""
-    from rich.console import Console
+    from posenc.plan.asked import find_suite, require_known
 
-    from posenc import driver
+    require_known(find_suite(suite), choice)  # a slip of the hand is told before anything slow is loaded
+    from posenc.common.terminal import of_width
+    from posenc.common.text import masked
     from posenc.report import terminal_table
+    from posenc.running import driver
 
-    command = shlex.join(["posenc", *sys.argv[1:]])
+    command = masked(shlex.join(["posenc", *sys.argv[1:]]))
     outcome = driver.run(suite, choice=choice, means=means, results=results, command=command, say=click.echo)
-    Console(width=None if sys.stdout.isatty() else 100).print(terminal_table(outcome.store))
+    of_width(100).print(terminal_table(outcome.store))
     _print_failed(outcome.failed)
-    click.echo(f"report: {outcome.report}")
+    _echo(f"report: {outcome.report}")
+    _print_unread(outcome.report)
     if outcome.stopped:
-        click.echo("stopped; the same command goes on where it was left")
+        _echo("stopped; the same command goes on where it was left")
     sys.exit(outcome.exit_status)
 
 
 def _print_failed(failed: list[dict[str, Any]]) -> None:
+    from posenc.records.record import STATUSES
+
     for record in failed:
-        click.echo(f"{record['status']}: {record['name']}: {record['reason']}")
+        _echo(f"{STATUSES[record['status']]}: {record['name']}: {record.get('reason')}")
+
+
+def _print_unread(page: Path | None) -> None:
+    """What a report could not read or draw."""
+    from posenc.report import unread
+
+    for line in unread(page.parent) if page else ():
+        _echo(f"not in the report: {line}", err=True)
 
 
 @main.command()
@@ -214,17 +268,18 @@ def _print_failed(failed: list[dict[str, Any]]) -> None:
 @_results
 def status(suite: str, results: Path) -> None:
     """How many cells of SUITE's last run are done, failed, running, started and not ended, left, or by other code."""
-    from posenc.status import status as status_of
+    from posenc.running.status import COUNTED
+    from posenc.running.status import status as status_of
 
     found = status_of(suite, results)
-    keys = ["done", "failed", "timed_out", "not_possible", "running", "started", "left", "unusable", "other_code"]
-    for key in keys:
-        click.echo(f"{key.replace('_', ' '):<13} {found.counts[key]}")
+    for key, words in COUNTED.items():
+        _echo(f"{words:<13} {found.counts[key]}")
     if found.holder is not None:
         who = found.holder
-        click.echo(f"run now by process {who.get('process', '?')} on {who.get('host', '?')}: {who.get('command', '?')}")
+        where = f"{who.get('process', '?')} on {who.get('host', '?')}"
+        _echo(f"run now by process {where}: {who.get('command', '?')}")
     for line in found.unusable:
-        click.echo(line)
+        _echo(line)
     _print_failed(found.failed)
 
 
@@ -237,13 +292,15 @@ def report(suite: str, results: Path, output: Path | None) -> None:
     from posenc.report import write_report
 
     store = _store_of(suite, results)
-    click.echo(write_report(store, output or store.folder / "report"))
+    page = write_report(store, output or store.folder / "report")
+    _echo(page)
+    _print_unread(page)
 
 
 def _store_of(given: str, results: Path) -> Any:
     """The results of a suite, or those in a folder."""
-    from posenc.status import store_for
-    from posenc.store import Store
+    from posenc.records.store import Store
+    from posenc.running.status import store_for
 
     return Store(given) if (Path(given) / "suite.json").is_file() else store_for(given, results)
 
@@ -255,26 +312,28 @@ def _store_of(given: str, results: Path) -> Any:
 @click.option("--output", type=click.Path(path_type=Path), help="Also write it there, as Markdown and CSV.")
 def compare(first: str, second: str, results: Path, output: Path | None) -> None:
     """What changed from A to B, each a suite or a results folder, and how the scores moved, cell by cell."""
-    from rich.console import Console
-
+    from posenc.common.terminal import of_width
     from posenc.report import compare as comparing
 
     found = comparing.compare(_store_of(first, results), _store_of(second, results))
-    Console(width=None if sys.stdout.isatty() else 100).print(comparing.terminal(found))
+    of_width(100).print(comparing.terminal(found))
     for path in comparing.write(found, output) if output else ():
-        click.echo(path)
+        _echo(path)
 
 
 @main.command()
 @click.argument("encoding")
-def check(encoding: str) -> None:
-    """Does ENCODING do what it declares? Measured on small models in float64."""
-    from rich.console import Console
+@click.option("--lengths", callback=_integers, help="Look for leaks at these lengths in tokens too.")
+@click.option("--suite", help="Look for leaks at the lengths that this suite scores, too.")
+def check(encoding: str, lengths: list[int] | None, suite: str | None) -> None:
+    """Does ENCODING do what it declares? Measured on small models in float64, at the multiples that suites score."""
+    from posenc.common.terminal import Terminal
+    from posenc.plan import catalogue
+    from posenc.properties import check as properties
 
-    from posenc import catalogue, properties
-
-    findings = properties.measure(encoding)
-    catalogue.print_findings(encoding, findings, Console())
+    more = [*(lengths or []), *(catalogue.lengths_scored(suite, properties.AFFORDABLE) if suite else [])]
+    findings = properties.measure(encoding, lengths=[*properties.default_lengths(), *more])
+    catalogue.print_findings(encoding, findings, Terminal())
     sys.exit(0 if properties.passed(findings) else 3)
 
 
@@ -295,24 +354,23 @@ def check(encoding: str) -> None:
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here as JSON.")
 def bench(file: Path | None, encodings: list[str] | None, **given: Any) -> None:
     """Speed and memory of encodings and attention, in turns, beside none, a bare decoder and other libraries."""
-    from rich.console import Console
-
-    from posenc import registry
+    from posenc.api import registry
     from posenc.bench import pipeline, run
+    from posenc.common.terminal import of_width
 
     options = run.Options(encodings=encodings or list(registry.BUILT_IN), **given)
     if file is not None and not file.absolute().parent.is_dir():
         raise ConfigError(f"--json {file}: no such folder")
-    rows = run.measure(options, lambda line: click.echo(line, err=True))
+    rows = run.measure(options, lambda line: _echo(line, err=True))
     if file is not None:
         file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = of_width(120)
     for table in run.tables(rows):
         console.print(table)
     for line in (*run.left_out(rows), run.FORMULA):
-        click.echo(line)
+        _echo(line)
     data = pipeline.measure(options.rounds, options.device)
-    click.echo(
+    _echo(
         f"data: {data.tokens_ready:.3g} tokens ready a second, {data.tokens_trained:.3g} trained ({data.task}):"
         f" {data.ratio.median:.0f} times [{data.ratio.low:.0f}, {data.ratio.high:.0f}]"
     )
@@ -323,27 +381,24 @@ def bench(file: Path | None, encodings: list[str] | None, **given: Any) -> None:
 @_results
 def sync(suite: str, results: Path) -> None:
     """Rebuild what MLflow shows of SUITE from its records."""
-    from posenc import tracking
-    from posenc.status import store_for
+    from posenc.common.text import masked
+    from posenc.running.status import store_for
+    from posenc.tracking import mirror as tracking
 
     uri = tracking.default_uri(results.absolute())
-    click.echo(f"{tracking.sync(store_for(suite, results), uri)} cells in {uri}")
+    _echo(f"{tracking.sync(store_for(suite, results), uri)} cells in {masked(uri)}")
 
 
 @main.command()
 @_results
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=5000, show_default=True, type=int)
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(0, 65535), help="0: any that is free.")
 def ui(results: Path, host: str, port: int) -> None:
     """Serve MLflow's page on the results, on this machine alone unless told otherwise."""
-    import os
+    from posenc.tracking.place import default_uri
+    from posenc.tracking.ui import serve
 
-    from posenc import tracking
-
-    uri = tracking.default_uri(results.absolute())
+    uri = default_uri(results.absolute())
     if uri.startswith("sqlite:") and not (results / "mlflow.db").is_file():
         raise UnknownNameError("results folder", str(results), [], "--results: no mlflow.db in it, run a suite first")
-    click.echo(f"http://{host}:{port} shows {uri}; Ctrl-C ends it")
-    sys.stdout.flush()
-    arguments = tracking.ui_command(uri, host, port)
-    os.execv(arguments[0], arguments)
+    sys.exit(serve(uri, host, port, _echo))

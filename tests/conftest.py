@@ -1,5 +1,7 @@
 """Shared by the tests: hypothesis without deadlines and with the same examples on every run; one thread."""
 
+import gc
+import os
 import secrets
 from collections.abc import Iterator
 
@@ -9,6 +11,14 @@ from hypothesis import settings
 
 settings.register_profile("posenc", deadline=None, derandomize=True, database=None, max_examples=20)
 settings.load_profile("posenc")
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: more threads would wait for each other
+    torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Every cell collects garbage before it starts, which need not go through all that lasts as long as the tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from posenc.plan import Cell, Choice, find_suite, make
-from posenc.store import Store
+from warm import Process, Server
+
+from posenc.plan.cell import Cell
+from posenc.plan.plan import Choice, find_suite, make
+from posenc.records.store import Store
 
 SETTINGS: dict[str, Any] = {
     "backbone.layers": 1, "backbone.width": 16, "backbone.heads": 2, "backbone.feedforward": 16,
     "backbone.attention": "softmax", "training.steps": 10, "training.batch": 4, "training.validate_every": 5,
     "training.log_every": 1, "evaluation.tokens": 256,
+}  # fmt: skip
+
+STAGES = [
+    {"length": 16, "batch": 4, "steps": 3},
+    {"length": 48, "batch": 2, "steps": 2},
+    {"length": 8, "batch": 8, "accumulate": 2, "steps": 2},
+]
+STAGED: dict[str, Any] = {
+    "backbone.layers": 1, "backbone.width": 16, "backbone.heads": 2, "backbone.feedforward": 16,
+    "backbone.dropout": 0.1, "training.steps": 7, "training.stages": STAGES, "training.validate_every": 3,
+    "training.log_every": 1, "evaluation.tokens": 512,
 }  # fmt: skip
 
 
@@ -37,12 +51,24 @@ def environment(**more: str) -> dict[str, str]:
     return {**{key: value for key, value in os.environ.items() if key not in left_out}, **more}
 
 
-def start(folder: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
-    """`posenc ...` in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "posenc", *arguments], cwd=folder, text=True, env=environment(**more),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+@functools.cache
+def warm() -> Server:
+    return Server()
+
+
+def start(folder: Path, *arguments: str, **more: str) -> Process:
+    """`posenc ...` in a process group of its own, forked off one that has its libraries."""
+    return warm().start(arguments, folder, environment(**more))
+
+
+def apart(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run `posenc ...` to its end; its standard output and its standard error."""
+    process = warm().start(arguments, folder, environment(**more), apart=True)
+    try:
+        output, error = process.communicate(timeout=280)
+    finally:
+        stop(process)
+    return subprocess.CompletedProcess(arguments, process.wait(), output, error)
 
 
 def posenc(folder: Path, *arguments: str, status: int | None = 0, seconds: float = 280, **more: str) -> str:
@@ -56,7 +82,7 @@ def posenc(folder: Path, *arguments: str, status: int | None = 0, seconds: float
     return output
 
 
-def stop(process: subprocess.Popen[str]) -> None:
+def stop(process: Process | subprocess.Popen[str]) -> None:
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -64,14 +90,14 @@ def stop(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 100.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.05)
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
+def workers_of(process: Process | subprocess.Popen[str]) -> list[int]:
     found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
     return [int(number) for number in found.stdout.split()]
 
@@ -85,12 +111,45 @@ def numbers(store: Store, cell_id: str) -> tuple[Any, ...]:
     return kept, [{key: value for key, value in row.items() if key != "seconds"} for row in store.curve(cell_id)]
 
 
+def listening(ancestor: int) -> set[str]:
+    """The addresses on which the descendants of a process listen."""
+    sockets: dict[str, str] = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            parts = line.split()
+            if parts[3] == "0A":
+                raw = parts[1].split(":")[0]
+                mapped = raw.removeprefix("0000000000000000FFFF0000")  # an IPv4 address in IPv6's table
+                octets = (str(int(mapped[i : i + 2], 16)) for i in (6, 4, 2, 0))
+                sockets[parts[9]] = ".".join(octets) if len(mapped) == 8 else raw
+    found = set()
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+    for process in parents:
+        line = process
+        while line in parents and line != ancestor:
+            line = parents[line]
+        if line != ancestor or process == ancestor:
+            continue
+        try:
+            links = [os.readlink(link) for link in Path(f"/proc/{process}/fd").iterdir()]
+        except OSError:
+            continue
+        found |= {sockets[link[8:-1]] for link in links if link.startswith("socket:[") and link[8:-1] in sockets}
+    return found
+
+
 FAULTY = '''
 """Encodings that go wrong, each in its own way."""
 import os, signal, time
 from pathlib import Path
 import torch
-from posenc.encoding import Encoding
+from posenc.api.encoding import Encoding
 
 class Faulty(Encoding):
     title = "goes wrong"
@@ -120,10 +179,13 @@ class Hungry(Faulty):
 
 class Slow(Faulty):
     def go_wrong(self):
-        time.sleep(0.8)
+        if not Path(os.environ["FAULTY"], "fast").exists():
+            time.sleep(4.0)
 
 class Hangs(Faulty):
     def go_wrong(self):
+        if "FAULTY" in os.environ:
+            Path(os.environ["FAULTY"], "hangs").touch()
         time.sleep(10_000)
 
 class Dies(Faulty):
@@ -137,6 +199,16 @@ class DiesOnce(Faulty):
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
+class Waits(Faulty):
+    passes = 0
+
+    def go_wrong(self):
+        self.passes += 1
+        while not Path(os.environ["FAULTY"], "go").exists():
+            time.sleep(0.05)
+            if self.passes <= 30:
+                break
+
 class Tells(Faulty):
     def go_wrong(self):
         Path(os.environ["FAULTY"], f"{os.getpid()}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
@@ -148,7 +220,7 @@ def install_faulty(folder: Path) -> str:
     info = folder / "faulty-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
-    names = ["Raises", "Diverges", "Hungry", "Slow", "Hangs", "Dies", "DiesOnce", "Tells"]
+    names = ["Raises", "Diverges", "Hungry", "Slow", "Hangs", "Dies", "DiesOnce", "Waits", "Tells"]
     points = "\n".join(f"{name.lower()} = faulty:{name}" for name in names)
     (info / "entry_points.txt").write_text(f"[posenc.encodings]\n{points}\n")
     (folder / "faulty.py").write_text(FAULTY)

@@ -6,15 +6,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 import zipfile
 from pathlib import Path
 
 import pytest
-from runs import stop, wait_until, workers_of
+from runs import apart, start, stop, wait_until, workers_of
+from warm import Process
 
-from posenc.store import Store
+from posenc.records.store import Store
 
 TINY = [
     "--set", "backbone.layers=1", "--set", "backbone.width=16", "--set", "backbone.heads=2",
@@ -24,11 +23,8 @@ TINY = [
 ]  # fmt: skip
 
 
-def posenc(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "posenc", *arguments], cwd=folder, capture_output=True, text=True, timeout=240,
-        env={**{k: v for k, v in os.environ.items() if k not in ("POSENC_DATA", "MLFLOW_TRACKING_URI")}, **environment},
-    )  # fmt: skip
+def posenc(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return apart(folder, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -140,17 +136,11 @@ def test_a_failed_cell_stops_no_other_and_makes_status_3_with_the_list_last(tmp_
     assert posenc("report", "mine.toml", folder=tmp_path).returncode == 0
 
 
-def _start(tmp_path: Path) -> subprocess.Popen[str]:
+def _start(tmp_path: Path) -> Process:
     arguments = ["run", "quick", "--seeds", "0", "--set", "training.steps=100000", "--encodings", "rope,none", *TINY]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "posenc", *arguments, "--jobs", "2"], cwd=tmp_path, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("results/quick/cells/*/curve.jsonl"))) < 2:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.2)
+    process = start(tmp_path, *arguments, "--jobs", "2")
+    wait_until(lambda: len(list(tmp_path.glob("results/quick/cells/*/curve.jsonl"))) == 2 or process.poll() is not None)
+    assert process.poll() is None
     return process
 
 
@@ -190,22 +180,18 @@ def test_a_record_changed_by_hand_is_named_and_set_aside(tmp_path: Path) -> None
 
 def test_workers_end_with_a_driver_that_was_killed_and_the_cells_go_on(tmp_path: Path) -> None:
     process = _start(tmp_path)
-    found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
-    workers = [int(number) for number in found.stdout.split()]
+    workers = workers_of(process)
     assert len(workers) == 2
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
-        assert time.monotonic() < deadline, "a worker outlived its driver"
-        time.sleep(0.2)
+    wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
     assert len(list(tmp_path.glob("results/quick/cells/*/checkpoint.pt"))) == 2
 
 
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = _start(tmp_path)
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 130, output
     assert "the same command goes on" in output
     assert list(Store(tmp_path / "results" / "quick").records()) == []

@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 import torch
+from kernels import choose_backend, softmax_attention, textbook
 from rich.console import Console
 
-from posenc import registry, training
-from posenc.attention import reference
-from posenc.attention.softmax import choose_backend, softmax_attention
+from posenc.api import registry
+from posenc.api.stack import Stack
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
 from posenc.bench import run
 from posenc.bench.timing import in_turns
-from posenc.encoding import Stack
+from posenc.common.errors import NotPossibleError
 from posenc.encodings.rope import rotate_pairs
-from posenc.errors import NotPossibleError
-from posenc.loop import Terms
-from posenc.plan import Choice, find_suite, make
+from posenc.plan.plan import Choice, find_suite, make
+from posenc.training import cell as training
+from posenc.training.terms import Terms
 
 pytestmark = [
     pytest.mark.gpu,
@@ -171,7 +171,7 @@ def test_every_backend_agrees_with_the_reference_in_float64(backend: str, table:
     q, k, v = (torch.randn(2, 4, 100, 64, generator=generator).to(dtype) for _ in range(3))
     bias = torch.randn(1, 4, 100, 100, generator=generator).to(dtype) if table == "bias" else None
     hidden = torch.ones(100, 100, dtype=torch.bool).tril() if table == "causal" else None
-    exact, _ = reference.attend(
+    exact = textbook(
         q.double(), k.double(), v.double(), scale=0.125, bias=bias.double() if bias is not None else hidden
     )
     inputs = [x.cuda().requires_grad_() for x in (q, k, v)]

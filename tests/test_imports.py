@@ -12,16 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "posenc"
 # From left to right, as data flows: a module imports only what stands before it (or beside it, in its own package).
 ORDER = [
-    "errors", "seeds", "paths", "telemetry", "encoding", "registry", "encodings", "compilation", "attention",
-    "backbone", "cost", "guarded", "properties", "theory", "checked", "card", "config", "suite", "store",
-    "data", "objectives", "plan", "allocator", "provenance", "checkpoint", "optimiser", "group", "loop",
-    "training", "distributed", "schedule", "engines", "ray_engine", "progress", "mirrored", "tracking",
-    "report", "status", "driver", "bench", "catalogue", "cli",
+    "common", "api", "records", "encodings", "attention", "backbone", "config", "properties", "data", "objectives",
+    "plan", "training", "trained", "tracking", "report", "running", "bench", "cli",
 ]  # fmt: skip
-TORCH_ALONE = (
-    "encoding", "registry", "encodings", "compilation", "attention", "backbone", "guarded", "properties",
-    "theory", "errors", "seeds",
-)  # fmt: skip
+TORCH_ALONE = ("api", "encodings", "attention", "backbone", "properties")
 
 
 def part(path: Path) -> str:
@@ -63,7 +57,7 @@ def test_nothing_is_imported_upwards(path: Path) -> None:
 @pytest.mark.parametrize("path", [path for path in modules() if part(path) in TORCH_ALONE], ids=lambda path: path.name)
 def test_what_a_plugin_builds_on_needs_torch_alone(path: Path) -> None:
     outside = {name[0] for name in imported(path)} - {"posenc"} - set(sys.stdlib_module_names)
-    assert outside <= ({"torch", "xformers"} if path.name == "memory_efficient.py" else {"torch"})
+    assert outside <= ({"torch", "xformers"} if path.name == "xformers.py" else {"torch"})
 
 
 @pytest.mark.parametrize("arguments", [["-c", "import posenc"], ["-m", "posenc", "--help"]])
@@ -79,6 +73,36 @@ def test_the_light_entrances_load_nothing_heavy(arguments: list[str]) -> None:
     loaded = set(done.stdout.rsplit("LOADED", 1)[1].split())
     assert "posenc" in loaded
     assert not loaded & {"torch", "mlflow", "pandas", "numpy", "datasets", "seaborn", "pydantic", "rich"}
+
+
+REPORT = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from made import cell, make_store, record
+from posenc.report import load_records, terminal_table, write_report
+cells = [cell(name, seed) for name in ("sinusoidal", "rope") for seed in (0, 1)]
+store = make_store(Path({folder!r}), cells, [record(of, 3.0 + of["config"]["seed"], 4.0) for of in cells])
+before = set(sys.modules)
+write_report(store, store.folder / "report")
+made = set(sys.modules)
+load_records(store.folder), terminal_table(store)
+print("BEFORE", *sorted(before))
+print("MADE", *sorted(made | set(sys.modules)))
+"""
+
+
+def test_a_report_loads_no_torch_and_its_libraries_only_when_it_is_made(tmp_path: Path) -> None:
+    code = REPORT.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    run = [sys.executable, "-c", code]
+    for made in (True, False):  # the second time it is up to date
+        done = subprocess.run(run, capture_output=True, text=True, check=True)
+        lines = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+        before, after = (set(lines[name].split()) for name in ("BEFORE", "MADE"))
+        assert not before & {"torch", "pandas", "scipy", "seaborn", "matplotlib", "jinja2", "mlflow"}
+        assert not after & {"torch", "mlflow", "datasets", "transformers"}
+        assert "pandas" in after
+        assert ("seaborn" in after) == ("jinja2" in after) == made
 
 
 def test_files_stay_readable() -> None:

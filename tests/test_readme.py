@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from pathlib import Path
 
-from posenc import registry
-from posenc.properties import measure, passed
+import posenc
+from posenc.api import registry
+from posenc.properties.check import measure, passed
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
 def test_the_example_encoding_does_what_it_declares() -> None:
-    block = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[0]
+    (block,) = (block for block in BLOCKS if "class Alibi" in block)
     names: dict[str, object] = {"__name__": "readme"}
     exec(block, names)
     registry.register("alibi-of-the-readme", names["Alibi"])  # type: ignore[arg-type]
@@ -21,6 +27,18 @@ def test_the_example_encoding_does_what_it_declares() -> None:
     finally:
         del registry._registered["alibi-of-the-readme"]
     assert passed(findings), [finding for finding in findings if finding.passed is False]
+
+
+def test_the_example_of_a_run_names_options_that_there_are() -> None:
+    (block,) = (block for block in BLOCKS if "posenc.run(" in block)
+    calls = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
+    (asked,) = (node for node in calls if ast.unparse(node.func) == "posenc.run")
+    assert {keyword.arg for keyword in asked.keywords} < set(inspect.signature(posenc.run).parameters)
+    assert all(
+        hasattr(posenc, ast.unparse(node.func).removeprefix("posenc."))
+        for node in calls
+        if "posenc" in ast.unparse(node.func)
+    )
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from posenc.encoding import Stack
-from posenc.errors import ConfigError
+from posenc.api.stack import Stack
+from posenc.common.errors import ConfigError
+
+LARGEST = {"vocabulary": 2**24, "layers": 2**10, "width": 2**16, "heads": 2**12, "feedforward": 2**20,
+           "features": 2**16, "chunk": 2**20}  # fmt: skip
+"""Beyond these a model is a slip of the hand, and would be built for hours before it fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +25,6 @@ class BackboneConfig:
         norm: layer norm before each part and once at the end (pre), or after each part (post, as in 2017).
         dropout: on embeddings and on what each part adds. attention_dropout: on attention weights.
         tied: the output layer is the embedding table.
-        types: kinds of tokens with an embedding of their own, such as first and second sentence (BERT); 0 for none.
         head: what stands on the stack: logits of tokens, the same behind BERT's transform (masked), or one vector a row
             from its first token, through BERT's pooler (class), or from the mean over its tokens (mean).
         outputs: how wide that vector is.
@@ -43,7 +46,6 @@ class BackboneConfig:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     tied: bool = True
-    types: int = 0
     head: Literal["tokens", "masked", "class", "mean"] = "tokens"
     outputs: int = 0
     features: int = 64
@@ -52,15 +54,13 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "layers", "width", "heads", "feedforward", "features", "chunk"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"backbone.{name} = {getattr(self, name)}: at least 1 is wanted")
+            if not 1 <= getattr(self, name) <= LARGEST[name]:
+                raise ConfigError(f"backbone.{name} = {getattr(self, name)}: must be from 1 to {LARGEST[name]:,}")
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"backbone.{name} = {getattr(self, name)}: at least 0 and less than 1 is wanted")
         if self.width % self.heads:
             raise ConfigError(f"backbone.width = {self.width} is no multiple of backbone.heads = {self.heads}")
-        if self.types < 0:
-            raise ConfigError(f"backbone.types = {self.types}: at least 0 is wanted")
         if (self.outputs > 0) != (self.head in ("class", "mean")):
             raise ConfigError(f"backbone.outputs = {self.outputs}: head class or mean has at least 1, any other head 0")
         if self.head == "masked" and not self.tied:
@@ -70,8 +70,8 @@ class BackboneConfig:
         if self.attention == "performer" and self.attention_dropout:
             raise ConfigError("backbone.attention_dropout: a Performer has no attention weights to drop")
 
-    def stack(self, max_length: int, *, causal: bool) -> Stack:
-        """What an encoding is told of one stack of this backbone."""
+    def stack(self, max_length: int, *, causal: bool, axes: int = 1) -> Stack:
+        """What an encoding is told of one stack of this backbone; `axes`: how many coordinates a position has."""
         return Stack(
             layers=self.layers,
             heads=self.heads,
@@ -79,6 +79,7 @@ class BackboneConfig:
             head_width=self.width // self.heads,
             max_length=max_length,
             causal=causal,
+            axes=axes,
         )
 
     def stacks(self, max_length: int) -> list[Stack]:

@@ -3,140 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posenc.attention import memory_efficient
-from posenc.attention.favor import favor_attention, orthogonal_features
-from posenc.attention.reference import without_autocast
-from posenc.attention.softmax import (
-    BY_DISTANCE,
-    choose_backend,
-    distance_attention,
-    is_packed_alone,
-    score_table,
-    softmax_attention,
-    visible_memory,
-)
+from posenc.api.encoding import Context, Encoding, prepare
+from posenc.attention import linear
+from posenc.attention.kernel import DecodingCache, Kernel, LayerCache, Memory
+from posenc.attention.softmax.biases import visible_memory
+from posenc.attention.softmax.kernel import Softmax
+from posenc.backbone.compilation import compiled
 from posenc.backbone.config import BackboneConfig
-from posenc.compilation import compiled
-from posenc.encoding import Context, Encoding, prepare
-from posenc.errors import NotPossibleError
-from posenc.seeds import derive
+from posenc.common.errors import NotPossibleError
+from posenc.common.seeds import derive
 
 
-class LayerCache:
-    """Keys and values that one layer has seen, for cached decoding. Raw keys serve `score_bias`.
+def kernel_for(config: BackboneConfig, encoding: Encoding, *, causal: bool, backend: str) -> Kernel:
+    """The form of attention that a backbone's configuration and an encoding ask for.
 
-    Attributes:
-        parts: keys, raw keys and values (B,H,S,K) of self-attention. memory: keys and values of cross-attention.
+    Raises:
+        NotPossibleError: none serves both.
     """
-
-    def __init__(self) -> None:
-        self.parts: tuple[Tensor, ...] | None = None
-        self.memory: tuple[Tensor, ...] | None = None
-
-    def append(self, keys: Tensor, raw: Tensor, values: Tensor) -> tuple[Tensor, ...]:
-        if self.parts is not None:
-            old_keys, old_raw, old_values = self.parts
-            keys = torch.cat((old_keys, keys), dim=2)
-            raw = torch.cat((old_raw, raw), dim=2)
-            values = torch.cat((old_values, values), dim=2)
-        self.parts = (keys, raw, values)
-        return self.parts
-
-    def select(self, rows: Tensor) -> None:
-        self.parts = self.parts and tuple(part[rows] for part in self.parts)
-        self.memory = self.memory and tuple(part[rows] for part in self.memory)
-
-
-class DecodingCache:
-    """What a decoder keeps between steps of cached decoding: one LayerCache a layer, and how long it is."""
-
-    def __init__(self, layers: int) -> None:
-        self.layers = [LayerCache() for _ in range(layers)]
-        self.length = 0
-
-    def select(self, rows: Tensor) -> None:
-        """Go on with these rows of the batch, in this order; a row may be taken more than once (beam search)."""
-        for layer in self.layers:
-            layer.select(rows)
-
-
-@dataclass(frozen=True)
-class Memory:
-    """The other stack's output (B,S,D), for cross-attention.
-
-    Attributes:
-        mask: (B,S) bool, True at its real tokens; None where all are.
-        seen: (B,1,1 or L,S) bool, what each of the L queries may see of it; None where all of it.
-    """
-
-    states: Tensor
-    mask: Tensor | None = None
-    seen: Tensor | None = None
+    if config.attention == "softmax":
+        return Softmax(causal=causal, backend=backend, dropout=config.attention_dropout)
+    if (reason := linear.why_not(encoding, config.features)) is not None:
+        raise NotPossibleError(reason)
+    form = linear.FORMS[encoding.linear_form or ""]
+    return form(causal=causal, width=config.width // config.heads, features=config.features, chunk=config.chunk)
 
 
 class Attention(nn.Module):
-    """Multi-head attention: projections around softmax attention or FAVOR+, with the encoding's hooks.
+    """Multi-head attention: projections around a kernel, which asks the encoding's hooks.
 
     Cross-attention has no encoding: position enters it through what the stacks hand over.
     """
 
-    projection: Tensor
-
-    def __init__(self, config: BackboneConfig, *, causal: bool, backend: str) -> None:
+    def __init__(self, config: BackboneConfig, kernel: Kernel) -> None:
         super().__init__()
-        self.heads, self.causal, self.asked = config.heads, causal, backend
-        self.performer = config.attention == "performer"
-        self.chunk, self.dropout = config.chunk, config.attention_dropout
+        self.heads = config.heads
         self.query, self.key, self.value, self.out = (nn.Linear(config.width, config.width) for _ in range(4))
-        self.drawn: int | None = None
-        if self.performer:
-            features = torch.empty(config.features, config.width // config.heads, dtype=torch.float64)
-            self.register_buffer("projection", features, persistent=False)  # redrawn from seed and step
+        self.kernel = kernel
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
+    def _join(self, heads: Tensor) -> Tensor:
+        joined: Tensor = self.out(heads.transpose(1, 2).flatten(2))
+        return joined
+
     def forward(self, x: Tensor, encoding: Encoding, context: Context, cache: LayerCache | None = None) -> Tensor:
         """Self-attention of x (B,L,D)."""
-        raw_queries, raw_keys, values = self._heads(self.query(x)), self._heads(self.key(x)), self._heads(self.value(x))
-        if self.performer and encoding.linear_form == "outside":
-            return self._linear(
-                raw_queries, raw_keys, values, encoding.score_scale, self.causal, context.mask, encoding, context
-            )
-        queries = encoding.rotate_query(raw_queries, context.query_positions, context)
-        keys = encoding.rotate_key(raw_keys, context.query_positions, context)  # the new keys stand at the queries
-        if self.performer:
-            return self._linear(queries, keys, values, encoding.score_scale, self.causal, context.mask)
-        if cache is not None:
-            keys, raw_keys, values = cache.append(keys, raw_keys, values)
-        dropout = self.dropout if self.training else 0.0
-        backend = choose_backend(self.asked, encoding, self.dropout, x.device.type, queries.requires_grad)
-        if backend in BY_DISTANCE:
-            return self._join(distance_attention(encoding, raw_queries, queries, keys, values, context, backend))
-        if backend == "xformers" and is_packed_alone(encoding, context):
-            assert context.segments is not None
-            packed = (queries, keys, values, context.segments, self.causal, encoding.score_scale, context.cache)
-            return self._join(memory_efficient.attend_packed(*packed))
-        heads = softmax_attention(
-            queries,
-            keys,
-            values,
-            table=score_table(encoding, raw_queries, raw_keys, context),
-            causal=self.causal,
-            scale=encoding.score_scale,
-            backend=backend,
-            dropout=dropout,
-            encoding=encoding,
-            context=context,
-        )
-        return self._join(heads)
+        context.hidden = x
+        queries, keys, values = self._heads(self.query(x)), self._heads(self.key(x)), self._heads(self.value(x))
+        return self._join(self.kernel.attend(queries, keys, values, encoding, context, cache))
 
     def cross(self, x: Tensor, memory: Memory, cache: LayerCache | None = None) -> Tensor:
         """Attention of x (B,L,D) to another stack's output."""
@@ -147,59 +68,7 @@ class Attention(nn.Module):
             keys, values = self._heads(self.key(memory.states)), self._heads(self.value(memory.states))
         if cache is not None:
             cache.memory = (keys, values)
-        scale = queries.shape[-1] ** -0.5
-        if self.performer:
-            return self._linear(queries, keys, values, scale, False, memory.mask)
-        table = None if memory.seen is None else memory.seen.expand(-1, 1, x.shape[1], -1)
-        dropout = self.dropout if self.training else 0.0
-        # No hook runs here, so the weights are needed only where dropout falls on them.
-        backend = "reference" if self.dropout else ("sdpa" if self.asked == "auto" else self.asked)
-        heads = softmax_attention(
-            queries, keys, values, table=table, causal=False, scale=scale, backend=backend, dropout=dropout
-        )
-        return self._join(heads)
-
-    def _linear(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        scale: float,
-        causal: bool,
-        mask: Tensor | None,
-        encoding: Encoding | None = None,
-        context: Context | None = None,
-    ) -> Tensor:
-        def rotate(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-            assert encoding is not None and context is not None
-            positions = context.query_positions
-            return encoding.rotate_query(query, positions, context), encoding.rotate_key(key, positions, context)
-
-        with without_autocast(queries.device):
-            heads = favor_attention(
-                queries,
-                keys,
-                values,
-                self.projection,
-                scale=scale,
-                causal=causal,
-                mask=mask,
-                rotate=rotate if encoding is not None else None,
-                chunk=self.chunk,
-            )
-        return self._join(heads.to(queries.dtype))
-
-    def _join(self, heads: Tensor) -> Tensor:
-        joined: Tensor = self.out(heads.transpose(1, 2).flatten(2))
-        return joined
-
-    def redraw(self, seed: int) -> None:
-        """Draw the random features that belong to a seed (performer), unless they are those drawn last."""
-        if self.performer and seed != self.drawn:
-            generator = torch.Generator().manual_seed(seed)
-            features, width = self.projection.shape
-            self.projection.copy_(orthogonal_features(features, width, generator))
-            self.drawn = seed
+        return self._join(self.kernel.cross(queries, keys, values, memory))
 
 
 class FeedForward(nn.Module):
@@ -219,13 +88,14 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """Self-attention, cross-attention where there is a memory, feed-forward: each with norm, dropout and residual."""
 
-    def __init__(self, config: BackboneConfig, *, causal: bool, cross: bool, backend: str) -> None:
+    def __init__(self, config: BackboneConfig, encoding: Encoding, *, causal: bool, cross: bool, backend: str) -> None:
         super().__init__()
         self.pre = config.norm == "pre"
-        self.attention = Attention(config, causal=causal, backend=backend)
+        self.attention = Attention(config, kernel_for(config, encoding, causal=causal, backend=backend))
         self.attention_norm = nn.LayerNorm(config.width)
         if cross:
-            self.cross_attention = Attention(config, causal=False, backend=backend)
+            kernel = kernel_for(config, encoding, causal=False, backend=backend)
+            self.cross_attention = Attention(config, kernel)
             self.cross_norm = nn.LayerNorm(config.width)
         self.feedforward = FeedForward(config)
         self.feedforward_norm = nn.LayerNorm(config.width)
@@ -262,22 +132,22 @@ class EncodedStack(nn.Module):
         self, config: BackboneConfig, encoding: Encoding, *, causal: bool, cross: bool = False, backend: str = "auto"
     ) -> None:
         super().__init__()
-        reason = encoding.why_not(config.attention)
-        if reason is None and config.attention == "performer" and encoding.linear_form == "outside":
-            reason = encoding.why_not_features(config.features)
-        if reason is not None:
+        if (reason := encoding.why_not(config.attention)) is not None:
             raise NotPossibleError(reason)
         self.encoding = encoding
-        self.causal, self.performer = causal, config.attention == "performer"
-        layers = (Layer(config, causal=causal, cross=cross, backend=backend) for _ in range(config.layers))
-        self.layers = nn.ModuleList(layers)
+        self.causal = causal
+        self.layers = nn.ModuleList(
+            Layer(config, encoding.at(n), causal=causal, cross=cross, backend=backend) for n in range(config.layers)
+        )
+        kernels = [layer.get_submodule("attention.kernel") for layer in self.layers]
+        self.packed, self.cached = (all(getattr(kernel, can) for kernel in kernels) for can in ("packed", "cached"))
         self.final_norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.generator: torch.Generator | None = None
         self._compiled: Callable[..., Tensor] | None = None
 
     def compile_training(self, graphs: bool) -> None:
-        """Let passes in training mode run compiled, on the device where the stack is: see posenc.compilation."""
+        """Let passes in training mode run compiled, on the device where the stack is: see backbone.compilation."""
         self._compiled = compiled(self._forward, next(self.parameters()).device.type, graphs)
 
     def forward(self, x: Tensor, **given: Any) -> Tensor:
@@ -292,6 +162,7 @@ class EncodedStack(nn.Module):
         mask: Tensor | None = None,
         segments: Tensor | None = None,
         cls: Tensor | None = None,
+        coordinates: Tensor | None = None,
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
         memory_segments: Tensor | None = None,
@@ -302,7 +173,7 @@ class EncodedStack(nn.Module):
         With a cache, x holds the tokens after those already seen, and mask and segments cover all of them. Packed rows
         with a memory (B,S,D) need its segments (B,S): a token sees of it only what has the segment that it has itself.
         """
-        if self.performer and (segments is not None or cache is not None):
+        if (segments is not None and not self.packed) or (cache is not None and not self.cached):
             raise NotPossibleError("not built: packed rows and cached decoding with a Performer")
         if memory is not None and (segments is None) != (memory_segments is None):
             raise NotPossibleError("not possible: packed rows of one stack, and rows of the other that are not packed")
@@ -318,6 +189,7 @@ class EncodedStack(nn.Module):
                 mask=mask,
                 segments=segments,
                 cls=cls,
+                coordinates=coordinates,
                 training=self.training,
                 generator=self.generator,
             ),
@@ -328,8 +200,9 @@ class EncodedStack(nn.Module):
             source = Memory(memory, memory_mask, visible_memory(memory_mask, asking, memory_segments))
         x = self.dropout(self.encoding.embed(x, context.query_positions, context))
         for index, layer in enumerate(self.layers):
-            context.layer = index
-            x = layer(x, self.encoding, context, source, cache.layers[index] if cache else None)
+            encoding = self.encoding.at(index)
+            context.layer, context.window = index, encoding.window(index)
+            x = layer(x, encoding, context, source, cache.layers[index] if cache else None)
         if cache is not None:
             cache.length += x.shape[1]
         out: Tensor = self.final_norm(x)
@@ -342,4 +215,4 @@ class EncodedStack(nn.Module):
         drawn = step // redraw if redraw else 0
         for name, module in self.named_modules():
             if isinstance(module, Attention):
-                module.redraw(derive(seed, "features", name, drawn))
+                module.kernel.redraw(derive(seed, "features", name, drawn))

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posenc import registry
+from posenc.api import registry
+from posenc.api.encoding import Encoding
+from posenc.api.starts import normal_, xavier_uniform_
+from posenc.attention.kernel import DecodingCache
 from posenc.backbone.config import BackboneConfig
-from posenc.backbone.layers import DecodingCache, EncodedStack
-from posenc.encoding import Encoding, normal_, xavier_uniform_
-from posenc.errors import NotPossibleError
-from posenc.seeds import derive
+from posenc.backbone.layers import EncodedStack
+from posenc.common.errors import NotPossibleError
+from posenc.common.seeds import derive
 
 
 class MaskedHead(nn.Module):
@@ -66,6 +68,12 @@ class MeanHead(nn.Module):
         return out
 
 
+def table(rows: int, width: int) -> nn.Embedding:
+    """An embedding (rows, width) that `Transformer.initialise` draws: nn.Embedding's own start, which would be thrown
+    away, loads PyTorch's compiler where tensors have no memory (three seconds of a plan)."""
+    return nn.Embedding(rows, width, _weight=torch.zeros(rows, width))
+
+
 class Transformer(nn.Module):
     """A backbone with an encoding in each of its stacks.
 
@@ -82,7 +90,7 @@ class Transformer(nn.Module):
     def __init__(self, config: BackboneConfig, encoding: str, max_length: int, backend: str = "auto") -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.embedding = table(config.vocabulary, config.width)
         for stack in config.stacks(max_length):
             name = "decoder" if stack.causal else "encoder"
             cross = stack.causal and config.form == "encoder-decoder"
@@ -90,8 +98,6 @@ class Transformer(nn.Module):
                 config, registry.create(encoding, stack), causal=stack.causal, cross=cross, backend=backend
             )
             self.add_module(name, part)
-        if config.types:
-            self.type_embedding = nn.Embedding(config.types, config.width)
         if config.head == "masked":
             self.head: nn.Module = MaskedHead(config)
         elif config.head == "class":
@@ -134,12 +140,9 @@ class Transformer(nn.Module):
             stack.compile_training(graphs)
         return self
 
-    def embed(self, tokens: Tensor, types: Tensor | None = None) -> Tensor:
-        """Tokens (B,L), and what kind each is of, to embeddings (B,L,D) with a root mean square of 1 at the start."""
-        embedded = self.embedding(tokens) * math.sqrt(self.config.width)
-        if types is None:
-            return embedded
-        return embedded + self.type_embedding(types)  # not scaled: small at the start beside the token's own
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Tokens (B,L) to embeddings (B,L,D) with a root mean square of 1 at the start."""
+        return self.embedding(tokens) * math.sqrt(self.config.width)
 
     def hidden(
         self,
@@ -148,22 +151,22 @@ class Transformer(nn.Module):
         mask: Tensor | None = None,
         segments: Tensor | None = None,
         cls: Tensor | None = None,
-        types: Tensor | None = None,
+        coordinates: Tensor | None = None,
         cache: DecodingCache | None = None,
     ) -> Tensor:
         """Hidden states (B,L,D) of tokens (B,L): of the encoder where there is one, else of the decoder.
 
         Args:
             mask: (B,L) bool, True at real tokens. segments: (B,L) int, packed examples. cls: (B,L) bool.
-            types: (B,L) int, what kind each token is of, where the backbone has such embeddings.
+            coordinates: (B or 1, L, A), where tokens stand; None where they are counted.
             cache: the decoder's, for cached decoding; then mask covers all tokens so far.
         """
+        given = {"mask": mask, "segments": segments, "cls": cls, "coordinates": coordinates}
         if self.config.form == "decoder":
-            embedded = self.embed(tokens, types)
-            return self.get_submodule("decoder")(embedded, mask=mask, segments=segments, cls=cls, cache=cache)
+            return self.get_submodule("decoder")(self.embed(tokens), **given, cache=cache)
         if cache is not None:
             raise NotPossibleError("not possible: an encoder sees all tokens at once and has nothing to cache")
-        return self.get_submodule("encoder")(self.embed(tokens, types), mask=mask, segments=segments, cls=cls)
+        return self.get_submodule("encoder")(self.embed(tokens), **given)
 
     def forward(
         self,

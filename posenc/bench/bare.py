@@ -11,7 +11,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posenc.compilation import compiled
+from posenc.backbone.compilation import compiled
 
 
 class BareLayer(nn.Module):

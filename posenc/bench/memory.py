@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from posenc.errors import PosencError
+from posenc.common.errors import PosencError
 
 
 def peak_bytes(request: dict[str, Any]) -> int:
@@ -45,10 +45,10 @@ def _resident() -> int:
 def _measure(request: dict[str, Any]) -> int:
     import torch
 
-    from posenc.allocator import release_freed_memory
     from posenc.bench.shape import Shape
     from posenc.bench.subjects import make_pass, subjects
-    from posenc.provenance import peak_memory, reset_peak_memory
+    from posenc.common.memory import release_freed_memory
+    from posenc.records.provenance import peak_memory, reset_peak_memory
 
     torch.set_num_threads(request["threads"])
     shape, device = Shape(**request["shape"]), request["device"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from posenc.bench.timing import Interval, in_turns, synchroniser
-from posenc.loop import make_model
 from posenc.objectives import factory
-from posenc.plan import Choice, find_suite, make
+from posenc.plan.asked import Choice, find_suite
+from posenc.plan.plan import make
+from posenc.training.runtime import make_model
 
 TASK = "enwik8"
 
@@ -28,8 +29,8 @@ def measure(rounds: int, device: str) -> Pipeline:
     Both handle the same tokens, so the ratio of their times is the ratio of tokens per second.
     """
     cell = make(find_suite(TASK), Choice(encodings=["none"], changes={"runtime.device": device})).cells[0]
-    objective, model = factory.make(cell.config, None), make_model(cell.config)
-    rows = cell.config["training"]["batch"]
+    objective, model = factory.make(cell.settings, None), make_model(cell.settings)
+    rows = cell.settings.training.batch
     batch = objective.batch(0, 1, rows)
     on_device = tuple(part.to(device) for part in batch)
 

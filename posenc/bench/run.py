@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,15 +11,18 @@ import torch
 from rich import box
 from rich.table import Table
 
-from posenc import cost, provenance, registry
-from posenc.allocator import keep_freed_memory
-from posenc.attention.softmax import BACKENDS
+from posenc.api import registry
+from posenc.api.blame import blamed
+from posenc.attention.softmax.kernel import BACKENDS
+from posenc.backbone import cost
 from posenc.bench.memory import peak_bytes
 from posenc.bench.shape import SIZES, Shape
 from posenc.bench.subjects import PASSES, Subject, make_pass, subjects
 from posenc.bench.timing import Timed, in_turns, synchroniser
-from posenc.errors import ConfigError, UnknownNameError
-from posenc.loop import require_device
+from posenc.common.errors import ConfigError, PluginError, PosencError, UnknownNameError
+from posenc.common.memory import keep_freed_memory
+from posenc.records import provenance
+from posenc.training.runtime import require_device
 
 ATTENTIONS = ("softmax", "performer")
 DTYPES = ("float32", "bfloat16")
@@ -68,7 +72,8 @@ class Options:
         if self.compile == "cudagraphs" and self.device != "cuda":
             raise ConfigError(f"--compile cudagraphs: --device cuda is wanted, not {self.device}")
         for encoding in self.encodings:
-            registry.describe(encoding, "--encodings")  # raises where it is none
+            with suppress(PluginError):  # its rows say so
+                registry.describe(encoding, "--encodings")  # raises where it is none
 
 
 def measure(options: Options, say: Callable[[str], None] = lambda line: None) -> list[dict[str, Any]]:
@@ -87,7 +92,7 @@ def measure(options: Options, say: Callable[[str], None] = lambda line: None) ->
         shape = replace(shape, rows=options.rows) if options.rows else shape
         for kind in PASSES:
             given = (options.encodings, options.attentions, options.backend, options.device)
-            found = subjects(*given, shape, kind, options.peers)
+            found = [_tried(subject, shape, kind, options) for subject in subjects(*given, shape, kind, options.peers)]
             say(f"{kind}, {shape.rows} x {length} tokens: {options.rounds} rounds")
             timed = _times(found, shape, kind, options)
             for subject in found:
@@ -114,6 +119,20 @@ def measure(options: Options, say: Callable[[str], None] = lambda line: None) ->
                     row["peak_bytes"] = peak_bytes(_request(subject, shape, kind, options))
                 rows.append(row)
     return rows
+
+
+def _tried(subject: Subject, shape: Shape, kind: str, options: Options) -> Subject:
+    """A subject that can run its pass; one that cannot, with the reason: it ends no other's measurement."""
+    if subject.build is None:
+        return subject
+    try:
+        make_pass(subject, shape, kind, options.device, options.dtype)()
+    except Exception as error:
+        reason = str(error) if isinstance(error, PosencError) else blamed(error)
+        if reason is None:
+            raise
+        return replace(subject, build=None, reason=reason)
+    return subject
 
 
 def _times(found: list[Subject], shape: Shape, kind: str, options: Options) -> dict[str, Timed]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from posenc.backbone.cost import backend_taken
 from posenc.backbone.transformer import Transformer
 from posenc.bench.bare import BareDecoder
 from posenc.bench.peers import PEERS
 from posenc.bench.shape import Shape
-from posenc.cost import backend_taken
-from posenc.errors import NotPossibleError
+from posenc.common.errors import NotPossibleError, PluginError
 
 PASSES = ("forward", "step")
 """`step` is forward and backward; no optimiser."""
@@ -54,7 +54,7 @@ def _own(encoding: str, attention: str, causal: bool, backend: str, device: str,
     config = shape.backbone(attention, causal)
     try:
         taken = backend_taken(config, encoding, shape.length, backend, device, kind == "step")
-    except NotPossibleError as error:
+    except (NotPossibleError, PluginError) as error:
         return Subject("posenc", encoding, attention, causal, backend, None, str(error))
 
     def build(shape: Shape) -> nn.Module:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 
+from posenc.common.errors import DataError
 from posenc.data import hub
-from posenc.data.corpus import Corpus, File, Row, assemble, check_folder, find, lines, need
-from posenc.errors import DataError
+from posenc.data.corpus import Corpus, File, Row, by_split, check_folder, find, identities, keep, lines, need, stream
 
 NAME = "cail2019-scm"
 FIELDS = ("a", "b", "c", "label")
@@ -43,28 +45,47 @@ def cail2019_scm(folder: Path | None) -> Corpus:
     present = [file for file in (*files.values(), *inputs.values()) if file is not None]
     if not present:
         looked = [f"{PLACES[0]}/{names[0]}" for names in NAMES.values()]
-        (rows,), note = hub.fetch(NAME, folder, looked, ADVICE)
-        return assemble(NAME, FIELDS, rows, OFFICIAL, [note])
-    rows = {}
+        (fetched,), note = hub.fetch(NAME, folder, looked, ADVICE)
+
+        def hubs(notes: list[str]) -> Iterator[tuple[str, Row]]:
+            notes.append(note)
+            return by_split(fetched)
+
+        return keep(NAME, FIELDS, tuple(NAMES), [note, fetched.identity], hubs, OFFICIAL)
+    sources: dict[str, list[File]] = {}
     for split, names in NAMES.items():
         texts = files[split]
         given = inputs[split]
         if texts is None and given is not None:
-            labels = need(folder, [f"{place}/{FOLDERS[split]}" for place in PLACES], ["ground_truth.txt"], given)
-            rows[split] = _triples(given, labels)
+            places = [f"{place}/{FOLDERS[split]}" for place in PLACES]
+            sources[split] = [given, need(folder, places, ["ground_truth.txt"], given)]
         else:
-            rows[split] = _triples(texts or need(folder, PLACES, names, present[0]))
-    return assemble(NAME, FIELDS, rows, OFFICIAL, _shared(rows))
+            sources[split] = [texts or need(folder, PLACES, names, present[0])]
+
+    def read(notes: list[str]) -> Iterator[tuple[str, Row]]:
+        known: set[bytes] = set()  # digests of the texts of training
+        for split, found in sources.items():
+            shared = 0
+            for row in _triples(*found):
+                texts = {sha256(text.encode()).digest() for text in row[:3]}
+                if split == "train":
+                    known |= texts
+                else:
+                    shared += bool(texts & known)
+                yield split, row
+            if shared:
+                notes.append(f"{shared:,} {split} rows share a text with training")
+
+    made_from = [[split, identities(found)] for split, found in sources.items()]
+    return keep(NAME, FIELDS, tuple(NAMES), made_from, read, OFFICIAL)
 
 
-def _triples(file: File, answers: File | None = None) -> list[Row]:
+def _triples(file: File, answers: File | None = None) -> Iterator[Row]:
     """The rows of one file; their labels may lie in another, one a line."""
-    content = lines(file)
     labels = lines(answers) if answers is not None else None
-    if labels is not None and len(labels) != len(content):
-        raise DataError(f"{file} has {len(content):,} lines and {answers} {len(labels):,}: a label for each is wanted")
-    rows: list[Row] = []
-    for number, line in enumerate(content, 1):
+    if labels is not None and len(labels) != (total := sum(1 for _ in stream(file))):
+        raise DataError(f"{file} has {total:,} lines and {answers} {len(labels):,}: a label for each must be there")
+    for number, line in enumerate(stream(file), 1):
         where = f"{file}, line {number}"
         try:
             record = json.loads(line)
@@ -77,8 +98,7 @@ def _triples(file: File, answers: File | None = None) -> list[Row]:
         if label not in LABELS:
             place = where if answers is None else f"{answers}, line {number}"
             raise DataError(f"{place}: no such label {label!r}; known: {', '.join(LABELS)}")
-        rows.append((*texts, label))
-    return rows
+        yield (*texts, label)
 
 
 def _field(record: dict[str, object], key: str, where: str) -> str:
@@ -92,14 +112,3 @@ def _field(record: dict[str, object], key: str, where: str) -> str:
     except UnicodeEncodeError:  # JSON can write half of a pair of surrogates
         raise DataError(f"{where}: {key!r} has half a character in it") from None
     return value
-
-
-def _shared(rows: dict[str, list[Row]]) -> list[str]:
-    """How many rows hold a text that training has too, for the note."""
-    known = {text for row in rows["train"] for text in row[:3]}
-    notes = []
-    for split in ("validation", "test"):
-        number = sum(any(text in known for text in row[:3]) for row in rows[split])
-        if number:
-            notes.append(f"{number:,} {split} rows share a text with training")
-    return notes

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 
+from posenc.common.errors import DataError
 from posenc.data import hub
-from posenc.data.corpus import Corpus, File, Row, assemble, check_folder, counted, find, lines, need
-from posenc.errors import DataError
+from posenc.data.corpus import Corpus, File, Row, by_split, check_folder, counted, find, identities, keep, need, stream
 
 BINARY = {"0": 0, "1": 1}
 PAIR = ("first", "second", "label")
@@ -115,20 +116,24 @@ def mrpc(folder: Path | None) -> Corpus:
     original = find(folder, MRPC.places, ["msr_paraphrase_train.txt"])
     if original is None or find(folder, MRPC.places, ["train.tsv"]) is not None:
         return _task(MRPC, folder)
-    rows = _rows(MRPC, original, Counter())
     chosen = find(folder, MRPC.places, ["dev_ids.tsv", "mrpc_dev_ids.tsv"])
-    if chosen is None:
-        test = need(folder, MRPC.places, ["dev_ids.tsv", "msr_paraphrase_test.txt"], original)
-        splits = {"train": rows, "validation": _rows(MRPC, test, Counter())}
-        return assemble(MRPC.name, MRPC.fields, splits, MRPC.official, ["Microsoft's split: its test is validation"])
-    # GLUE's dev set: the rows whose two numbers are in its list.
-    held_out = {tuple(line.split("\t")) for line in lines(chosen)}
-    header, *body = (line.split("\t") for line in lines(original))
-    first, second = header.index("#1 ID"), header.index("#2 ID")
-    splits = {"train": [], "validation": []}
-    for cells, row in zip(body, rows, strict=True):
-        splits["validation" if (cells[first], cells[second]) in held_out else "train"].append(row)
-    return assemble(MRPC.name, MRPC.fields, splits, MRPC.official)
+    beside = chosen or need(folder, MRPC.places, ["dev_ids.tsv", "msr_paraphrase_test.txt"], original)
+
+    def read(notes: list[str]) -> Iterator[tuple[str, Row]]:
+        rows = _rows(MRPC, original, Counter())
+        if chosen is None:
+            notes.append("Microsoft's split: its test is validation")
+            return by_split({"train": rows, "validation": _rows(MRPC, beside, Counter())})
+        # GLUE's dev set: the rows whose two numbers are in its list.
+        held_out = {tuple(line.split("\t")) for line in stream(chosen)}
+        header, *body = (line.split("\t") for line in stream(original))
+        first, second = header.index("#1 ID"), header.index("#2 ID")
+        return (
+            ("validation" if (cells[first], cells[second]) in held_out else "train", row)
+            for cells, row in zip(body, rows, strict=True)
+        )
+
+    return keep(MRPC.name, MRPC.fields, ("train", "validation"), identities([original, beside]), read, MRPC.official)
 
 
 @lru_cache(maxsize=1)
@@ -181,35 +186,49 @@ def _task(task: Task, folder: Path | None) -> Corpus:
     one = next((file for file in files.values() if file is not None), None)
     if one is None:
         looked = [f"glue/{task.folder}/{name}" for name in wanted.values()]
-        (rows,), note = hub.fetch(task.name, folder, looked, task.advice)
-        return assemble(task.name, task.fields, _from_hub(task, rows), task.official, [note])
-    rows = {}
-    notes = []
-    for split, name in wanted.items():
-        if split == "validation_mismatched" and files[split] is None:
-            continue  # the note says that there are none
-        oddities: Counter[str] = Counter()
-        rows[split] = _rows(task, need(folder, task.places, [name], one), oddities)
-        notes += [f"{split}: {what}" for what in counted(oddities)]
-    return assemble(task.name, task.fields, rows, task.official, notes)
+        (fetched,), note = hub.fetch(task.name, folder, looked, task.advice)
+
+        def hubs(notes: list[str]) -> Iterator[tuple[str, Row]]:
+            notes.append(note)
+            return _from_hub(task, fetched)
+
+        return keep(task.name, task.fields, tuple(fetched), [note, fetched.identity], hubs, task.official)
+    # Of the mismatched set the note says where there is none.
+    there = {
+        split: need(folder, task.places, [name], one)
+        for split, name in wanted.items()
+        if split != "validation_mismatched" or files[split] is not None
+    }
+
+    def read(notes: list[str]) -> Iterator[tuple[str, Row]]:
+        for split, file in there.items():
+            oddities: Counter[str] = Counter()
+            for row in _rows(task, file, oddities):
+                yield split, row
+            notes += [f"{split}: {what}" for what in counted(oddities)]
+
+    return keep(task.name, task.fields, tuple(there), identities(there.values()), read, task.official)
 
 
-def _rows(task: Task, file: File, oddities: Counter[str]) -> list[Row]:
+def _rows(task: Task, file: File, oddities: Counter[str]) -> Iterator[Row]:
     """The rows of one file; what the release itself has wrong is counted in `oddities`.
 
     GLUE's files are not quoted: a quotation mark is content, and a tab always ends a cell.
     """
-    header, *body = lines(file)
-    names = header.split("\t")
+    body = stream(file)
+    names = next(body).split("\t")
     missing = [column for column in task.columns if column not in names]
     if missing:
         raise DataError(f"{file}, line 1: no column {missing[0]!r}; the header has {', '.join(map(repr, names))}")
     places = [names.index(column) for column in task.columns]
-    rows: list[Row] = []
-    for number, line in enumerate(body, 2):
-        cells = line.split("\t")
+    ahead: Iterator[str | None] = chain(body, [None])
+    line = next(ahead)
+    for number in count(2):
+        if line is None:
+            return
+        cells, line = line.split("\t"), next(ahead)
         if len(cells) != len(names):
-            if task.broken and len(cells) < len(names) and number <= len(body):  # a short last line was cut off
+            if task.broken and len(cells) < len(names) and line is not None:  # a short last line was cut off
                 oddities["lines of broken rows left out"] += 1
                 continue
             raise DataError(f"{file}, line {number}: {len(cells)} columns, and the header has {len(names)}")
@@ -222,8 +241,7 @@ def _rows(task: Task, file: File, oddities: Counter[str]) -> list[Row]:
                 if not task.gaps:
                     raise DataError(f"{file}, line {number}: {column!r} is empty")
                 oddities[f"rows with an empty {column} kept"] += 1
-        rows.append((*texts, _label(task, label, f"{file}, line {number}")))
-    return rows
+        yield (*texts, _label(task, label, f"{file}, line {number}"))
 
 
 def _label(task: Task, given: str, where: str) -> int | float:
@@ -240,13 +258,13 @@ def _label(task: Task, given: str, where: str) -> int | float:
     return score
 
 
-def _from_hub(task: Task, rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
+def _from_hub(task: Task, fetched: Mapping[str, Iterable[Row]]) -> Iterator[tuple[str, Row]]:
     """The hub's rows with labels as the files have them."""
-    if task.labels is None:  # its scores are single precision: 3.8 is 3.7999999523
-        rows = {split: [(*row[:-1], round(float(row[-1]), 5)) for row in content] for split, content in rows.items()}
     known = set(task.labels.values()) if task.labels is not None else None
-    for split, content in rows.items():
+    for split, content in fetched.items():
         for number, row in enumerate(content, 1):
+            if known is None:  # its scores are single precision: 3.8 is 3.7999999523
+                row = (*row[:-1], round(float(row[-1]), 5))
             if row[-1] not in known if known is not None else not 0 <= row[-1] <= LAST_SCORE:
                 raise DataError(f"{task.name}: row {number} of the hub's {split} has the label {row[-1]!r}")
-    return rows
+            yield split, row

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posenc import telemetry
+from posenc.common import telemetry
+from posenc.common.errors import DataError, MissingDataError
 from posenc.data.corpus import Row
-from posenc.errors import DataError
 
 TRAIN_ONLY = {"train": "train"}
 USUAL = {"train": "train", "validation": "validation"}
@@ -60,7 +60,49 @@ HUB: dict[str, tuple[Source, ...]] = {
 }
 
 
-def fetch(name: str, folder: Path | None, looked: Sequence[str], advice: str) -> tuple[list[dict[str, list[Row]]], str]:
+class Fetched(dict[str, "Split"]):
+    """The splits of a data set of the hub, by the corpus' names.
+
+    Attributes:
+        identity: what tells its content from any other.
+    """
+
+    @property
+    def identity(self) -> list[list[object]]:
+        return [[split, list(rows.source.columns), str(rows.found._fingerprint)] for split, rows in self.items()]
+
+
+class Split:
+    """Rows of the hub's, read as they are asked for from what the hub's library has mapped into memory."""
+
+    def __init__(self, found: Any, source: Source) -> None:
+        self.found, self.source = found, source
+
+    def __iter__(self) -> Iterator[Row]:
+        number = 0
+        for block in blocks(self.found, self.source.repository):
+            for row in zip(*(_column(block, name) for name in self.source.columns), strict=True):
+                number += 1
+                if any(cell is None for cell in row):
+                    columns = " or ".join(self.source.columns)
+                    raise DataError(f"row {number} of the hub's {self.source.repository} has no {columns}")
+                yield row
+
+
+def blocks(found: Any, repository: str) -> Iterator[dict[str, list[Any]]]:
+    """Columns of some rows at once.
+
+    Raises:
+        DataError: the library's copy of them cannot be read.
+    """
+    try:
+        yield from found.iter(batch_size=1000)
+    except Exception as error:  # the library raises its own, Arrow's and the system's errors
+        message = str(error).strip().split("\n")[0] or "no message"
+        raise DataError(f"the hub's {repository} cannot be read ({type(error).__name__}: {message})") from None
+
+
+def fetch(name: str, folder: Path | None, looked: Sequence[str], advice: str) -> tuple[list[Fetched], str]:
     """Rows of every source of a data set by split, and the note that says which commits they are.
 
     Args:
@@ -70,14 +112,14 @@ def fetch(name: str, folder: Path | None, looked: Sequence[str], advice: str) ->
         advice: what to put where.
 
     Raises:
-        DataError: it cannot be had: what was looked for where, why the hub failed, and what to do.
+        MissingDataError: it cannot be had: what was looked for where, why the hub failed, and what to do.
     """
     tried = (
         f"not found under {folder} ({', '.join(looked)})" if folder else "no --data DIR and no POSENC_DATA was given"
     )
     sources = HUB.get(name, ())
     if not sources:
-        raise DataError(f"{name}: {tried}, and no copy of it on the hub is known: {advice}")
+        raise MissingDataError(f"{name}: {tried}, and no copy of it on the hub is known: {advice}")
     telemetry.off()
     current = sources[0]
     try:
@@ -91,10 +133,10 @@ def fetch(name: str, folder: Path | None, looked: Sequence[str], advice: str) ->
         loaded = []
         for current, commit in zip(sources, commits, strict=True):
             whole = datasets.load_dataset(current.repository, current.config, revision=commit)
-            loaded.append({ours: _rows(whole[theirs], current) for ours, theirs in current.splits.items()})
+            loaded.append(Fetched({ours: Split(whole[theirs], current) for ours, theirs in current.splits.items()}))
     except Exception as error:  # the libraries raise their own, their transport's and the system's errors
         message = str(error).strip().split("\n")[0] or "no message"
-        raise DataError(
+        raise MissingDataError(
             f"{name}: {tried}, and the hub's {current.repository} cannot be had"
             f" ({type(error).__name__}: {message}): {advice}"
         ) from None
@@ -105,15 +147,6 @@ def _note(source: Source, commit: str) -> str:
     config = f" {source.config}" if source.config else ""
     at = f"{source.revision}, commit {commit}" if commit != source.revision else source.revision
     return f"from the hub's {source.repository}{config} ({at}): hub revision unverified"
-
-
-def _rows(split: Any, source: Source) -> list[Row]:
-    columns = [_column(split, name) for name in source.columns]
-    rows: list[Row] = list(zip(*columns, strict=True))
-    for number, row in enumerate(rows, 1):
-        if any(cell is None for cell in row):
-            raise DataError(f"row {number} has no {' or '.join(source.columns)}")
-    return rows
 
 
 def _column(split: Any, name: str) -> list[Any]:

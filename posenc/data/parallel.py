@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 
+from posenc.common.errors import DataError
 from posenc.data import hub
-from posenc.data.corpus import Corpus, File, Row, assemble, check_folder, counted, find, lines, need
-from posenc.errors import DataError
+from posenc.data.corpus import Corpus, File, Row, by_split, check_folder, counted, find, identities, keep, need, stream
 
 FIELDS = ("source", "target")
 
@@ -85,20 +86,32 @@ def _read(
     present = [split for split, pairs in files.items() if pairs]
     if not present:
         looked = [f"{places[0]}/{alternatives[0][0]}.en" for alternatives in stems.values()]
-        (rows,), note = hub.fetch(name, folder, looked, advice)
-        return assemble(name, FIELDS, rows, official, [note])
-    rows = {}
-    notes = []
+        (fetched,), note = hub.fetch(name, folder, looked, advice)
+
+        def hubs(notes: list[str]) -> Iterator[tuple[str, Row]]:
+            notes.append(note)
+            return by_split(fetched)
+
+        return keep(name, FIELDS, tuple(stems), [note, fetched.identity], hubs, official)
     for split, pairs in files.items():
         if not pairs:
             names = " or ".join(f"{alternative[0]}.en" for alternative in stems[split])
             raise DataError(f"{name}: {files[present[0]][0][0]} is there, but no {split} split ({names}): {advice}")
-        left_out: Counter[str] = Counter()
-        rows[split] = [pair for sides in pairs for pair in _pairs(*sides, gaps and split == "train", left_out)]
-        notes += counted(left_out)
-    if any(COMPOUND in source for source, _ in rows["train"]):
-        notes.append(f"tokenised text ({COMPOUND}): sacreBLEU wants plain text")
-    return assemble(name, FIELDS, rows, official, notes)
+
+    def read(notes: list[str]) -> Iterator[tuple[str, Row]]:
+        compound = False
+        for split, pairs in files.items():
+            left_out: Counter[str] = Counter()
+            for sides in pairs:
+                for pair in side_by_side(*sides, gaps and split == "train", left_out):
+                    compound = compound or (split == "train" and COMPOUND in pair[0])
+                    yield split, pair
+            notes += counted(left_out)
+        if compound:
+            notes.append(f"tokenised text ({COMPOUND}): sacreBLEU wants plain text")
+
+    all_files = [[split, [identities(sides) for sides in pairs]] for split, pairs in files.items()]
+    return keep(name, FIELDS, tuple(stems), [all_files, gaps], read, official)
 
 
 def _files(
@@ -116,18 +129,16 @@ def _files(
     return []
 
 
-def _pairs(english: File, german: File, gaps: bool, left_out: Counter[str]) -> list[Row]:
+def side_by_side(english: File, german: File, gaps: bool, left_out: Counter[str]) -> Iterator[Row]:
     """Their sentences side by side; pairs without text are counted in `left_out`."""
-    first, second = _sentences(english), _sentences(german)
-    if len(first) != len(second):
-        raise DataError(
-            f"{english} has {len(first):,} sentences and {german} {len(second):,}: a pair is one line of each"
-        )
-    rows: list[Row] = []
-    for number, pair in enumerate(zip(first, second, strict=True), 1):
+    counts = [0, 0]
+    for number, pair in enumerate(zip_longest(_sentences(english), _sentences(german)), 1):
+        counts = [count + (side is not None) for count, side in zip(counts, pair, strict=True)]
+        if None in pair:  # all the rest of the longer one is read, to say how many there are
+            continue
         empty = [not side.strip() for side in pair]
         if not any(empty):
-            rows.append(pair)
+            yield pair
         elif all(empty):  # a blank line at the end of both, as in some copies
             left_out[f"pairs of blank lines left out of {english.path.name}"] += 1
         elif gaps:  # as every loader of WMT14 does
@@ -136,23 +147,22 @@ def _pairs(english: File, german: File, gaps: bool, left_out: Counter[str]) -> l
             file = english if empty[0] else german
             kind = "segment" if _sgml(file) else "line"
             raise DataError(f"{file}, {kind} {number}: empty, and the other side is {pair[empty.index(False)]!r}")
-    return rows
+    if counts[0] != counts[1]:
+        raise DataError(f"{english} has {counts[0]:,} sentences and {german} {counts[1]:,}: a pair is one line of each")
 
 
 def _sgml(file: File) -> bool:
     return ".sgm" in (file.member or file.path.name)
 
 
-def _sentences(file: File) -> list[str]:
-    content = lines(file)
+def _sentences(file: File) -> Iterator[str]:
     if not _sgml(file):
-        return content
+        yield from stream(file)
+        return
     # By pattern and as written, entities too: WMT's files are no proper XML, and so sacreBLEU reads them.
-    sentences = []
-    for number, line in enumerate(content, 1):
+    for number, line in enumerate(stream(file), 1):
         if "<seg" in line:
             match = SEGMENT.search(line)
             if match is None:
                 raise DataError(f"{file}, line {number}: a segment that does not end on its line")
-            sentences.append(match[1].strip())
-    return sentences
+            yield match[1].strip()

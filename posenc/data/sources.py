@@ -10,36 +10,40 @@ from pathlib import Path
 
 import numpy as np
 
+from posenc.api.entries import Registry
+from posenc.common.errors import DataError, PosencError, UnknownNameError
+from posenc.common.seeds import derive
+from posenc.config.data import OWN
 from posenc.data.cache import cached
 from posenc.data.corpus import Corpus, assemble
-from posenc.data.text import SOURCES as TEXTS
 from posenc.data.text import ByteText
-from posenc.data.text import load as load_text
-from posenc.errors import UnknownNameError
-from posenc.seeds import derive
 
-Loader = Callable[[Path | None], Corpus]
+Loader = Callable[[Path | None], ByteText | Corpus]
 
 FILES = {  # read when first asked for
-    "wmt14": "parallel:wmt14",
-    "multi30k": "parallel:multi30k",
-    "english": "documents:english",
-    "chinese": "documents:chinese",
-    "cail2019-scm": "cail:cail2019_scm",
-    **{f"glue/{name}": f"glue:{name}" for name in ("mrpc", "sst2", "qnli", "stsb", "qqp", "mnli")},
+    "stdlib": "posenc.data.text:standard_library",
+    "enwik8": "posenc.data.text:enwik8",
+    "wmt14": "posenc.data.parallel:wmt14",
+    "multi30k": "posenc.data.parallel:multi30k",
+    "english": "posenc.data.documents:english",
+    "chinese": "posenc.data.documents:chinese",
+    "cail2019-scm": "posenc.data.cail:cail2019_scm",
+    **{f"glue/{name}": f"posenc.data.glue:{name}" for name in ("mrpc", "sst2", "qnli", "stsb", "qqp", "mnli")},
 }
+SOURCES = Registry("data source", "posenc.sources", FILES)
+"""Each is a function that takes the folder of --data, or None, and gives a Corpus or a ByteText."""
 GENERATED = {  # the function that makes it, and the names of its columns
-    "documents": ("generated:documents", ("text",)),
-    "translations": ("generated:translations", ("source", "target")),
-    "paraphrases": ("generated:paraphrases", ("first", "second", "label")),
-    "entailments": ("generated:entailments", ("first", "second", "label")),
-    "answers": ("generated:answers", ("first", "second", "label")),
-    "similarities": ("generated:similarities", ("first", "second", "label")),
-    "sentiments": ("generated:sentiments", ("first", "label")),
-    "case-documents": ("cases:documents", ("text",)),
-    "cases": ("cases:cases", ("a", "b", "c", "label")),
+    "documents": ("made.examples:documents", ("text",)),
+    "translations": ("made.examples:translations", ("source", "target")),
+    "paraphrases": ("made.examples:paraphrases", ("first", "second", "label")),
+    "entailments": ("made.examples:entailments", ("first", "second", "label")),
+    "answers": ("made.examples:answers", ("first", "second", "label")),
+    "similarities": ("made.examples:similarities", ("first", "second", "label")),
+    "sentiments": ("made.examples:sentiments", ("first", "label")),
+    "case-documents": ("made.cases:documents", ("text",)),
+    "cases": ("made.cases:cases", ("a", "b", "c", "label")),
 }
-GENERATORS = ("generated.py", "grammar.py", "lexicon.py", "cases.py")
+GENERATORS = ("made/examples.py", "made/grammar.py", "made/lexicon.py", "made/cases.py")
 ROWS = {"train": 6000, "validation": 600, "test": 1000}
 """Of what is generated, by split; each split from a seed of its own."""
 
@@ -53,16 +57,25 @@ def load(source: str, folder: Path | None) -> ByteText | Corpus:
     Raises:
         DataError: missing or damaged: what, and where to put it. UnknownNameError: no such source.
     """
-    if source in TEXTS:
-        return load_text(source, folder)
-    if source in FILES:
-        module, name = FILES[source].split(":")
-        loader: Loader = getattr(import_module(f"posenc.data.{module}"), name)
-        return loader(folder)
     kind = source.removeprefix("generated/")
     if source != kind and kind in GENERATED:
         return _generated(kind)
-    raise UnknownNameError("data source", source, [*TEXTS, *FILES, *(f"generated/{name}" for name in GENERATED)])
+    if source not in SOURCES.entries():
+        made = [f"generated/{name}" for name in GENERATED]
+        raise UnknownNameError("data source", source, [*SOURCES.entries(), *made, *OWN])
+    entry = SOURCES.entry(source)
+    loader: Loader = SOURCES.load(source)
+    try:
+        found = loader(folder)
+    except PosencError:
+        raise
+    except Exception as error:  # another package's code may fail in any way
+        if source in FILES:
+            raise
+        raise DataError(f"data source {source!r} of {entry.package}: {type(error).__name__}: {error}") from error
+    if not isinstance(found, ByteText | Corpus):
+        raise DataError(f"data source {source!r} of {entry.package} gave {type(found).__name__}, no Corpus or ByteText")
+    return found
 
 
 @lru_cache(maxsize=2)

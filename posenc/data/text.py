@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import platform
 import sysconfig
-import zipfile
-import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from posenc import telemetry
-from posenc.errors import DataError, UnknownNameError
+from posenc.common import telemetry
+from posenc.common.errors import DataError, MissingDataError
+from posenc.data import hub
+from posenc.data.cache import Writer, built
+from posenc.data.corpus import File, check_folder
 
 Bytes = NDArray[np.uint8]
 
@@ -33,6 +36,7 @@ class ByteText:
         digest: SHA-256 of it.
         expected: how many bytes the official file has, where that is known.
         note: said beside every result made from it.
+        ends: where its training and its validation part end, where its files say so.
     """
 
     name: str
@@ -41,11 +45,13 @@ class ByteText:
     expected: int | None = None
     generated: bool = False
     note: str = ""
+    ends: tuple[int, int] | None = None
 
     def split(self, parts: tuple[float, float, float]) -> dict[str, Bytes]:
-        """Train, validation and test, cut by bytes in this order."""
+        """Train, validation and test, cut by bytes in this order: by these shares, or where its files have them."""
         first = round(len(self.content) * parts[0])
         second = first + round(len(self.content) * parts[1])
+        first, second = self.ends or (first, second)
         return {"train": self.content[:first], "validation": self.content[first:second], "test": self.content[second:]}
 
     def describe(self) -> dict[str, object]:
@@ -58,20 +64,6 @@ class ByteText:
             "generated": self.generated,
             "note": self.note,
         }
-
-
-def load(source: str, folder: Path | None) -> ByteText:
-    """The text that a task names; read once a process.
-
-    Args:
-        folder: where official files lie (--data or POSENC_DATA); None where none was given.
-
-    Raises:
-        DataError: it is missing or damaged: what, and where to put it.
-    """
-    if source not in SOURCES:
-        raise UnknownNameError("data source", source, SOURCES)
-    return SOURCES[source](folder)
 
 
 def _text(name: str, raw: bytes, expected: int | None = None, note: str = "") -> ByteText:
@@ -102,43 +94,42 @@ def standard_library(folder: Path | None = None) -> ByteText:
 def enwik8(folder: Path | None) -> ByteText:
     """The first 100,000,000 bytes of English Wikipedia in 2006: the official file, plain or zipped, or the hub's."""
     places = ["enwik8/enwik8", "enwik8/enwik8.zip", "enwik8", "enwik8.zip"]
-    if folder is not None:
-        if not folder.is_dir():
-            raise DataError(f"--data {folder}: no such folder")
-        for place in places:
-            if (folder / place).is_file():
-                return _enwik8(_read(folder / place), str(folder / place))
-    return _enwik8(_from_hub(folder, places), "the hub's copy")
+    check_folder(folder)
+    for path in (folder / place for place in places) if folder is not None else ():
+        if path.is_file():
+            file = File(path, "enwik8" if path.suffix == ".zip" else "")
+            return _enwik8(str(path), file.identity(), file.blocks)
+    return _from_hub(folder, places)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        if path.suffix != ".zip":
-            return path.read_bytes()
-        with zipfile.ZipFile(path) as archive:
-            return archive.read("enwik8")  # checks the member's CRC
-    except KeyError:
-        raise DataError(f"{path}: no member 'enwik8' in it; the official archive has that one alone") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
-        raise DataError(f"{path} is damaged: {error}") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+def _enwik8(origin: str, made_from: object, blocks: Callable[[], Iterator[bytes]]) -> ByteText:
+    """The text that these blocks are, in the cache.
+
+    Raises:
+        DataError: it is empty, longer than enwik8, or as long and another.
+    """
+
+    def build(writer: Writer) -> dict[str, object]:
+        content, md5 = writer.stream("content", np.uint8), hashlib.md5(usedforsecurity=False)
+        for block in blocks():
+            content.append(block)
+            md5.update(block)
+        if not content.bytes:
+            raise DataError(f"{origin} is empty; enwik8 has {ENWIK8_BYTES:,} bytes")
+        if content.bytes > ENWIK8_BYTES:
+            raise DataError(f"{origin} has {content.bytes:,} bytes; enwik8 has {ENWIK8_BYTES:,}")
+        if content.bytes == ENWIK8_BYTES and md5.hexdigest() != ENWIK8_MD5:
+            raise DataError(f"{origin} has enwik8's size but not its content (its MD5 must be {ENWIK8_MD5})")
+        return {"digest": content.sum.hexdigest()}
+
+    kept = built("text", ["enwik8", made_from, ENWIK8_BYTES, ENWIK8_MD5], build)
+    size, note = kept.length("content"), ""
+    if size < ENWIK8_BYTES:
+        note = f"only {size:,} of enwik8's {ENWIK8_BYTES:,} bytes: not comparable with published figures"
+    return ByteText("enwik8", kept["content"], str(kept.facts["digest"]), ENWIK8_BYTES, False, note)
 
 
-def _enwik8(raw: bytes, origin: str) -> ByteText:
-    if not raw:
-        raise DataError(f"{origin} is empty; enwik8 has {ENWIK8_BYTES:,} bytes")
-    note = ""
-    if len(raw) > ENWIK8_BYTES:
-        raise DataError(f"{origin} has {len(raw):,} bytes; enwik8 has {ENWIK8_BYTES:,}")
-    if len(raw) < ENWIK8_BYTES:
-        note = f"only {len(raw):,} of enwik8's {ENWIK8_BYTES:,} bytes: not comparable with published figures"
-    elif hashlib.md5(raw, usedforsecurity=False).hexdigest() != ENWIK8_MD5:
-        raise DataError(f"{origin} has enwik8's size but not its content (MD5 {ENWIK8_MD5} is wanted)")
-    return _text("enwik8", raw, ENWIK8_BYTES, note)
-
-
-def _from_hub(folder: Path | None, places: list[str]) -> bytes:
+def _from_hub(folder: Path | None, places: list[str]) -> ByteText:
     """The hub's copy, by one attempt. Its branch was never checked by hand: the MD5 pins the content instead."""
     repository, name, revision = ENWIK8_HUB
     looked = (
@@ -151,16 +142,18 @@ def _from_hub(folder: Path | None, places: list[str]) -> bytes:
         from huggingface_hub import HfApi
 
         HfApi().dataset_info(repository, revision=revision, timeout=10)  # one request; the loader would try six times
-        rows = datasets.load_dataset(repository, name, revision=revision, split="train")
-        raw = "".join(rows["text"]).encode()
+        rows: Any = datasets.load_dataset(repository, name, revision=revision, split="train")
     except Exception as error:  # the libraries raise their own, their transport's and the system's errors
-        raise DataError(
+        raise MissingDataError(
             f"enwik8: {looked}, and the hub's {repository} cannot be had"
             f" ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}): {advice}"
         ) from None
-    if len(raw) != ENWIK8_BYTES:
-        raise DataError(f"the hub's {repository} gave {len(raw):,} bytes, not {ENWIK8_BYTES:,}: {advice}")
-    return raw
-
-
-SOURCES = {"stdlib": standard_library, "enwik8": enwik8}
+    made_from = [repository, name, str(rows._fingerprint)]
+    found = _enwik8(
+        f"the hub's {repository}",
+        made_from,
+        lambda: ("".join(block["text"]).encode() for block in hub.blocks(rows, repository)),
+    )
+    if len(found.content) != ENWIK8_BYTES:
+        raise DataError(f"the hub's {repository} gave {len(found.content):,} bytes, not {ENWIK8_BYTES:,}: {advice}")
+    return found

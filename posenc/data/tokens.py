@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from posenc import telemetry
-from posenc.data.cache import Ragged, cached
-from posenc.errors import ConfigError, DataError
+from posenc.common import telemetry
+from posenc.common.errors import ConfigError, DataError, MissingDataError
+from posenc.data.cache import Ragged, Writer, built, cached
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """In this order, from 0 on, in every vocabulary trained here. [CLS] also begins and [SEP] ends a translation."""
 KINDS = ("bpe", "wordpiece", "characters", "words")
+PART = 500_000  # characters that are tokenised at once
 CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]")
 """What BERT's normaliser takes for a Chinese character, and puts spaces around."""
 
@@ -78,8 +80,10 @@ class Tokeniser:
         return str(self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=True))
 
 
-def tokeniser(kind: Kind, texts: Sequence[str], digest: str, folder: Path | None) -> Tokeniser:
+def tokeniser(kind: Kind, texts: Iterable[str], digest: str, folder: Path | None) -> Tokeniser:
     """The tokeniser of a kind: released, or trained once on `texts` (whose digest is given) and kept.
+
+    They are read several times, and never held all at once.
 
     Raises:
         ConfigError: an unknown kind. DataError: a released one cannot be had.
@@ -96,6 +100,13 @@ def tokeniser(kind: Kind, texts: Sequence[str], digest: str, folder: Path | None
         lambda: {"json": np.frombuffer(_train(kind, texts).encode(), dtype=np.uint8)},
     )
     return _load(Tokenizer, bytes(made["json"]).decode(), kind.kind == "words")
+
+
+def trial(kind: Kind, texts: Sequence[str], folder: Path | None) -> Tokeniser:
+    """A tokeniser of a kind, trained on a few texts and not kept: it tells about how many tokens they have."""
+    from tokenizers import Tokenizer
+
+    return _released(kind, folder) if kind.released else _load(Tokenizer, _train(kind, texts), kind.kind == "words")
 
 
 @lru_cache(maxsize=4)
@@ -119,7 +130,7 @@ def spaced(text: str, known: Collection[str]) -> str:
     return " ".join(word if word in known else CHINESE.sub(r" \g<0> ", word) for word in words)
 
 
-def _train(kind: Kind, texts: Sequence[str]) -> str:
+def _train(kind: Kind, texts: Iterable[str]) -> str:
     if kind.kind == "bpe":
         return _bpe(kind.vocabulary, texts)
     if kind.kind != "words":
@@ -129,12 +140,21 @@ def _train(kind: Kind, texts: Sequence[str]) -> str:
     return _of_words(pieces, _commonest(texts, kind.vocabulary - len(pieces)))
 
 
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    for first in range(0, len(texts), 1000):
-        yield list(texts[first : first + 1000])
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts in parts of about as many characters."""
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        part.append(text)
+        size += len(text)
+        if size > PART:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
-def _bpe(vocabulary: int, texts: Sequence[str]) -> str:
+def _bpe(vocabulary: int, texts: Iterable[str]) -> str:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -148,7 +168,7 @@ def _bpe(vocabulary: int, texts: Sequence[str]) -> str:
     return str(tokenizer.to_str())
 
 
-def _wordpiece(vocabulary: int, texts: Sequence[str]) -> str:
+def _wordpiece(vocabulary: int, texts: Iterable[str]) -> str:
     """BERT's WordPiece. The same texts give the same ids in every process.
 
     The library's trainer gives characters inside words (##a) ids in the order of a hash table, another in every
@@ -163,7 +183,7 @@ def _wordpiece(vocabulary: int, texts: Sequence[str]) -> str:
     return str(tokenizer.to_str())
 
 
-def _alphabet(texts: Sequence[str], limit: int) -> list[str]:
+def _alphabet(texts: Iterable[str], limit: int) -> list[str]:
     """The commonest characters: Chinese has more of them than a small vocabulary has room."""
     normalizer, found = _bert({}).normalizer, Counter[str]()
     for text in texts:
@@ -172,7 +192,7 @@ def _alphabet(texts: Sequence[str], limit: int) -> list[str]:
     return sorted(character for _, character in ranked[:limit])
 
 
-def _trained(vocabulary: int, texts: Sequence[str], alphabet: Sequence[str], inside: Sequence[str]) -> dict[str, int]:
+def _trained(vocabulary: int, texts: Iterable[str], alphabet: Sequence[str], inside: Sequence[str]) -> dict[str, int]:
     """The pieces that the library's trainer finds, `inside` first behind the special tokens."""
     from tokenizers import trainers
 
@@ -207,7 +227,7 @@ def _of_words(pieces: Mapping[str, int], words: Sequence[str]) -> str:
     return str(tokenizer.to_str())
 
 
-def _commonest(texts: Sequence[str], count: int) -> list[str]:
+def _commonest(texts: Iterable[str], count: int) -> list[str]:
     """The words of several Chinese characters that stand in texts most often, at least twice; ties by themselves."""
     import rjieba
 
@@ -237,7 +257,7 @@ def _released(kind: Kind, folder: Path | None) -> Tokeniser:
     except Exception as error:  # the library raises its own, its transport's and the system's errors
         first = str(error).splitlines()[0] if str(error) else "no message"
         looked = f"not found at {path}" if path else "no --data DIR was given"
-        raise DataError(
+        raise MissingDataError(
             f"the tokeniser of {kind.released}: {looked}, and the hub's cannot be had"
             f" ({type(error).__name__}: {first}): put its {file} at DIR/{name}/{file}"
         ) from None
@@ -262,20 +282,48 @@ def _read(path: Path, kind: Kind) -> Tokeniser:
     return Tokeniser(Tokenizer.from_str(_of_words(pieces, [])), words=True)
 
 
-def encoded(tokens: Tokeniser, name: str, texts: Sequence[str], digest: str) -> Ragged:
+def encoded(tokens: Tokeniser, name: str, texts: Iterable[str], digest: str) -> Ragged:
     """The ids of texts, tokenised once and kept.
 
     Args:
         digest: of the data that the texts are a part of; `name` says which part.
     """
-    made_from = [tokens.key, name, digest]
 
-    def make() -> dict[str, np.ndarray]:
-        rows: list[list[int]] = []
-        for first in range(0, len(texts), 10_000):
-            rows += tokens.encode(texts[first : first + 10_000])
-        ragged = Ragged.of(rows)
-        return {"values": ragged.values, "offsets": ragged.offsets}
+    def build(writer: Writer) -> dict[str, object]:
+        values, offsets = writer.stream("values", _dtype(tokens)), writer.stream("offsets", np.int64)
+        offsets.append([0])
+        total = 0
+        for part in _batches(texts):
+            rows = Ragged.of(tokens.encode(part))
+            values.append(rows.values)
+            offsets.append(rows.offsets[1:] + total)
+            total += int(rows.offsets[-1])
+        return {}
 
-    made = cached("tokens", made_from, make)
+    made = built("tokens", [tokens.key, name, digest], build)
     return Ragged(made["values"], made["offsets"])
+
+
+def running(tokens: Tokeniser, name: str, texts: Iterable[str], digest: str) -> NDArray[np.generic]:
+    """As `encoded`, of all texts as one stream (N,) with [SEP] after each."""
+
+    def build(writer: Writer) -> dict[str, object]:
+        values = writer.stream("values", _dtype(tokens))
+        for part in _batches(texts):
+            for row in tokens.encode(part):
+                values.append([*row, tokens.sep])
+        return {}
+
+    return built("running", [tokens.key, name, digest], build)["values"]
+
+
+def _dtype(tokens: Tokeniser) -> type[np.uint16 | np.int32]:
+    return np.uint16 if tokens.size <= 1 << 16 else np.int32
+
+
+def counts(stream: NDArray[np.generic], size: int) -> NDArray[np.int64]:
+    """(size,) how often each id stands in a stream; `np.bincount` of all of it at once would copy it."""
+    found = np.zeros(size, dtype=np.int64)
+    for first in range(0, len(stream), PART):
+        found += np.bincount(stream[first : first + PART], minlength=size)
+    return found

@@ -7,7 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from posenc.encoding import Context, Encoding, Stack, normal_
+from posenc.api.encoding import Context, Encoding
+from posenc.api.stack import Stack
+from posenc.api.starts import normal_
+from posenc.common.errors import NotPossibleError
 
 
 class Learned(Encoding):
@@ -18,6 +21,7 @@ class Learned(Encoding):
     made up.
     """
 
+    name = "learned"
     title = "a learned table of positions added to the token embeddings"
     paper = "Devlin et al. 2019, arXiv:1810.04805, section 3"
     linear_form = "as_is"
@@ -34,5 +38,7 @@ class Learned(Encoding):
         normal_(self.table, self.stack.width**-0.5, generator)
 
     def embed(self, embeddings: Tensor, positions: Tensor, context: Context) -> Tensor:
+        if positions.is_floating_point():
+            raise NotPossibleError("not possible: a table has rows for whole positions alone")
         rows = nn.functional.embedding(positions[..., 0], self.table)
         return embeddings + (math.sqrt(self.stack.width) * rows).to(embeddings.dtype)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from posenc.encoding import Encoding
+from posenc.api.encoding import Encoding
 
 
 class NoEncoding(Encoding):
     """Nothing enters anywhere. Both ways it is the order-free floor: a bag of tokens."""
 
+    name = "none"
     title = "no positional encoding; both ways, the order-free floor"
     paper = "Kazemnejad et al. 2023, arXiv:2305.19466"
+    axes = None
     relative = True
     tells_order = False
     linear_form = "as_is"

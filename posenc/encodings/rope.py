@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from posenc.encoding import Context, Encoding, LinearForm, Stack
+from posenc.api.encoding import Context, Encoding
+from posenc.api.stack import Stack
 
 AT_ONCE = 2**18
 """Numbers that are turned at once where a narrow type is widened: 1 MB of float32, a core's cache."""
@@ -88,11 +89,12 @@ class Rope(Encoding):
         fraction: the part of the head's channels that is turned, from the first on.
     """
 
+    name = "rope"
     title = "rotates queries and keys by their positions"
     paper = "Su et al. 2021, arXiv:2104.09864, equations 14, 15 and 34"
     relative = True
     keeps_norms = True
-    linear_form: ClassVar[LinearForm | None] = "inside"
+    linear_form: ClassVar[str | None] = "inside"
 
     def __init__(self, stack: Stack, *, base: float = 10000.0, fraction: float = 1.0) -> None:
         super().__init__(stack)
@@ -112,19 +114,23 @@ class Rope(Encoding):
             raise ValueError(f"{given}: an even number is wanted")
         return channels
 
+    def frequencies(self, rotated: int, device: torch.device) -> Tensor:
+        """theta of each pair of the `rotated` channels: float64 (R/2,)."""
+        exponents = torch.arange(0, rotated, 2, dtype=torch.float64, device=device) / rotated
+        return self.base**-exponents
+
     def turns(self, positions: Tensor, width: int) -> Tensor:
         """cos and sin of m theta for positions (B or 1, L, 1) and `width` channels: float64 (B or 1, 1, L, R/2, 2)."""
-        rotated = self.rotated(width)
-        exponents = torch.arange(0, rotated, 2, dtype=torch.float64, device=positions.device) / rotated
-        angles = positions[..., 0].double()[:, None, :, None] * self.base**-exponents
+        frequencies = self.frequencies(self.rotated(width), positions.device)
+        angles = positions[..., 0].double()[:, None, :, None] * frequencies
         return torch.stack((angles.cos(), angles.sin()), dim=-1)
 
     def _rotate(self, x: Tensor, positions: Tensor, context: Context) -> Tensor:
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        key = ("rope", self.base, self.fraction, x.shape[-1], dtype)
-        if key not in context.cache:  # queries are the last of the keys: one table serves both
-            context.cache[key] = self.turns(context.key_positions, x.shape[-1]).to(dtype)
-        table = context.cache[key]
+        width, dtype = x.shape[-1], torch.promote_types(x.dtype, torch.float32)
+        if positions is not context.query_positions and positions is not context.key_positions:
+            return rotate_pairs(x, self.turns(positions, width).to(dtype))  # a subclass's own
+        # Queries are the last of the keys: one table serves both, and all layers.
+        table = context.once(self, ("turns", width, dtype), lambda: self.turns(context.key_positions, width).to(dtype))
         return rotate_pairs(x, table[:, :, table.shape[2] - positions.shape[1] :])
 
     def rotate_query(self, queries: Tensor, positions: Tensor, context: Context) -> Tensor:
@@ -141,6 +147,7 @@ class RopeOutside(Rope):
     sum to 1. The number of features must be even. Softmax attention has no features, so it has no such form.
     """
 
+    name = "rope_outside"
     title = "rotates a Performer's features, in the numerator alone"
     paper = "Su et al. 2021, arXiv:2104.09864, equation 19"
     linear_form = "outside"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from posenc.encoding import Context, Encoding, Stack, xavier_uniform_
+from posenc.api.encoding import Context, Encoding
+from posenc.api.stack import Stack
+from posenc.api.starts import xavier_uniform_
 
 
 class ClippedVectors(Encoding):
@@ -38,12 +40,12 @@ class ClippedVectors(Encoding):
 
     def _bins(self, context: Context) -> Tensor:
         """(1 or B, 1, L, S): the row of the table for each pair."""
-        key = ("clipped", self.clip)
-        if key not in context.cache:
+
+        def bins() -> Tensor:
             distances = context.key_positions[:, None, :, 0] - context.query_positions[:, :, None, 0]
-            context.cache[key] = (distances.clamp(-self.clip, self.clip) + self.clip)[:, None]
-        bins: Tensor = context.cache[key]
-        return bins
+            return (distances.clamp(-self.clip, self.clip) + self.clip)[:, None]
+
+        return context.once(self, "bins", bins)
 
     def score_bias(self, queries: Tensor, keys: Tensor, context: Context) -> Tensor:
         table = self.key_vectors(context).to(queries.dtype)
@@ -68,6 +70,7 @@ class Shaw(ClippedVectors):
         clip: the largest distance told apart; 16 in the paper's base model.
     """
 
+    name = "shaw"
     title = "learned vectors for clipped distances, added to keys and values"
     paper = "Shaw et al. 2018, arXiv:1803.02155, equations 3 and 4"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from posenc.encoding import Context, Encoding, Stack
+from posenc.api.encoding import Context, Encoding
+from posenc.api.stack import Stack
 
 
 def sinusoid_table(positions: Tensor, width: int, base: float = 10000.0) -> Tensor:
@@ -29,6 +30,7 @@ class Sinusoidal(Encoding):
         scale: multiplies the sinusoids.
     """
 
+    name = "sinusoidal"
     title = "fixed sines and cosines added to the token embeddings"
     paper = "Vaswani et al. 2017, arXiv:1706.03762, section 3.5"
     linear_form = "as_is"

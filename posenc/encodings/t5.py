@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from posenc.encoding import Context, Encoding, Stack, normal_
+from posenc.api.encoding import Context, Encoding
+from posenc.api.stack import Stack
+from posenc.api.starts import normal_
 
 
 def bucket(distances: Tensor, buckets: int, max_distance: int, bidirectional: bool) -> Tensor:
@@ -42,9 +44,11 @@ class T5(Encoding):
         max_distance: distances from here on share a bucket.
     """
 
+    name = "t5"
     title = "a learned bias for each head and bucket of distances"
     paper = "Raffel et al. 2020, arXiv:1910.10683, section 2.1"
     relative = True
+    shared = True
     linear_reason = "not built: a bias that is constant in pieces needs differences of prefix sums"
 
     def __init__(self, stack: Stack, *, buckets: int = 32, max_distance: int = 128) -> None:

@@ -13,25 +13,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from posenc.api.metric import Metric
+from posenc.api.objective import Batch, Objective, Scored
 from posenc.backbone.transformer import Transformer
-from posenc.config import EvaluationConfig, TrainingConfig
+from posenc.common.errors import ConfigError, DataError
+from posenc.common.seeds import derive
+from posenc.config.settings import Settings
+from posenc.config.task import EvaluationConfig, Task, TrainingConfig
 from posenc.data.cache import Ragged
-from posenc.data.corpus import Corpus, Row
-from posenc.data.tokens import Tokeniser, encoded
-from posenc.errors import ConfigError, DataError
-from posenc.objectives import Batch, Metric, Objective, Scored, packing
-from posenc.objectives.rows import Epochs, pad
-from posenc.seeds import derive
+from posenc.data.corpus import Corpus, Row, Texts
+from posenc.data.tokens import KINDS, Tokeniser, encoded
+from posenc.objectives import packing
+from posenc.objectives.epochs import Epochs, pad
+from posenc.objectives.metrics import ACCURACY, F1, MATTHEWS, PEARSON, SPEARMAN
 
-METRICS = {
-    "accuracy": Metric("accuracy", "accuracy", "higher"),
-    "f1": Metric("f1", "F1", "higher"),
-    "spearman": Metric("spearman", "Spearman's rank correlation", "higher"),
-    "pearson": Metric("pearson", "Pearson's correlation", "higher"),
-}
+OF_SCORES = (SPEARMAN, PEARSON)
+OF_CLASSES = (ACCURACY,)
+OF_TWO_CLASSES = (ACCURACY, F1, MATTHEWS)
 """All of them fractions, not per cent. F1 is of label 1."""
-OF_CLASSES = ("accuracy", "f1")
-OF_SCORES = ("spearman", "pearson")
 
 Ids = NDArray[np.int64]
 Numbers = NDArray[np.float64]
@@ -62,6 +61,25 @@ class Classification(Objective):
         DataError: labels that are neither classes counted from 0 nor scores; too few rows.
     """
 
+    name = "classification"
+    form = "encoder"
+    head = "class"
+    columns = (("first", "second", "label"), ("first", "label"))
+    tokenisers = KINDS
+    packs = True
+    scores = (*OF_TWO_CLASSES, *OF_SCORES)
+
+    @classmethod
+    def require(cls, task: Task) -> None:
+        metrics_for(task.evaluation.metrics, task.backbone.outputs)
+
+    @classmethod
+    def make(cls, settings: Settings, data: Corpus, tokens: Tokeniser) -> Classification:
+        made = cls(data, tokens, settings.length, settings.data.held_out, settings.training, settings.evaluation)
+        if settings.backbone.outputs != made.outputs:
+            raise ConfigError(f"backbone.outputs = {settings.backbone.outputs}: {data.name} has {made.outputs}")
+        return made
+
     def __init__(
         self,
         corpus: Corpus,
@@ -74,21 +92,22 @@ class Classification(Objective):
         self.tokens, self.length, self.evaluation = tokens, length, evaluation
         self.labels, self.outputs = _labels(corpus)
         self.metrics = metrics_for(evaluation.metrics, self.outputs)
-        self.columns = corpus.fields[:-1]
-        least = 1 + 2 * len(self.columns)
+        self.parts = corpus.fields[:-1]
+        least = 1 + 2 * len(self.parts)
         if length < least:
             raise ConfigError(f"length = {length}: at least {least} is wanted: [CLS], and each text with its [SEP]")
         self.texts: dict[str, list[Ragged]] = {}
         for split, rows in corpus.rows.items():
             self.texts[split] = [
-                encoded(tokens, f"{split}/{name}", [str(row[column]) for row in rows], corpus.digest)
-                for column, name in enumerate(self.columns)
+                encoded(tokens, f"{split}/{name}", Texts(rows, column), corpus.digest)
+                for column, name in enumerate(self.parts)
             ]
         self.splits, said = _splits(corpus, held_out)
         train = np.minimum(self._whole("train"), length)
         if len(train) < training.batch:
             raise DataError(f"{corpus.name}: {len(train)} training rows, and training.batch = {training.batch}")
         self.epochs = Epochs(train, training.batch)
+        self.sizes = train[:, None, None]
         names = [name for name in self.splits if name.startswith("test")]
         self.tests = [(name, length * factor) for name in names for factor in evaluation.length_factors]
         self.data = {
@@ -201,14 +220,15 @@ def metrics_for(names: Sequence[str], outputs: int) -> tuple[Metric, ...]:
     Raises:
         ConfigError: none, one twice, or one that such labels do not have.
     """
-    allowed = OF_SCORES if outputs == 1 else OF_CLASSES if outputs == 2 else ("accuracy",)
+    kinds = OF_SCORES if outputs == 1 else OF_TWO_CLASSES if outputs == 2 else OF_CLASSES
+    allowed = {metric.name: metric for metric in kinds}
     what = "scores" if outputs == 1 else f"{outputs} classes"
     wrong = [name for name in names if name not in allowed]
     if not names or wrong or len(set(names)) < len(names):
         raise ConfigError(
             f"evaluation.metrics = {list(names)}: for {what} at least one of {', '.join(allowed)} is wanted, each once"
         )
-    return tuple(METRICS[name] for name in names)
+    return tuple(allowed[name] for name in names)
 
 
 def measured(
@@ -228,6 +248,8 @@ def measured(
             values[name] = float(of_classes.accuracy_score(truth, classes))
         elif name == "f1":
             values[name] = float(of_classes.f1_score(truth, classes, pos_label=1, zero_division=0.0))
+        elif name == "matthews":
+            values[name] = float(of_classes.matthews_corrcoef(truth, classes))  # 0 where all answers are one
         elif np.ptp(scores) == 0 or np.ptp(truth) == 0:
             # A correlation with a constant is 0/0. It counts as 0: who says the same of all rows has not told which
             # score is higher; and "no number" would be taken for a model that diverged, though this one may yet learn.

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from posenc.api.objective import Batch, Objective, Scored
 from posenc.backbone.transformer import Transformer
-from posenc.config import EvaluationConfig, TrainingConfig
-from posenc.data.corpus import Corpus
-from posenc.data.tokens import Tokeniser, encoded
-from posenc.errors import DataError
-from posenc.objectives import Batch, Metric, Objective, Scored
-from posenc.seeds import derive
+from posenc.common.errors import DataError
+from posenc.common.seeds import derive
+from posenc.config.settings import Settings
+from posenc.config.task import EvaluationConfig, TrainingConfig
+from posenc.data.corpus import Corpus, Texts
+from posenc.data.tokens import KINDS, Tokeniser, counts, running
+from posenc.objectives.metrics import MASKED_ACCURACY, MASKED_LOSS
 
 SHARE = 0.15
 """Of all tokens, those to guess. Of these 80 % are shown as [MASK], 10 % as another token, 10 % as they are."""
@@ -28,15 +30,29 @@ Ids = NDArray[np.int64]
 class MaskedLM(Objective):
     """Windows of running text, documents one after another with [SEP] between them, as RoBERTa has them.
 
-    Training windows start anywhere. What is hidden in them depends on the seed and the step; in evaluation windows,
-    which stand side by side, on the window alone, so that every model guesses the same tokens. Where the training
-    goes through stages, a step's windows are as long as its stage has them, and the test is scored at each length.
+    Of the tokens to guess, 80 % are shown as [MASK], 10 % as another token, 10 % as they are. Training windows start
+    anywhere. What is hidden in them depends on the seed and the step; in evaluation windows, which stand side by side,
+    on the window alone, so that every model guesses the same tokens, however many windows are scored at once. [CLS] and
+    [SEP] are never hidden, and no special token is shown in place of another one. (A window with fewer other tokens
+    than are to be hidden has as many targets as it can.) Where the training goes through stages, a step's windows are
+    as long as its stage has them, and the test is scored at each length.
     """
 
-    metrics = (
-        Metric("masked_loss", "masked loss (nats)", "lower"),
-        Metric("masked_accuracy", "masked accuracy", "higher"),
-    )
+    name = "masked_lm"
+    form = "encoder"
+    head = "masked"
+    columns = (("text",),)
+    tokenisers = KINDS
+    staged = True
+    metrics = (MASKED_LOSS, MASKED_ACCURACY)
+
+    @classmethod
+    def reads_of(cls, length: int) -> int:
+        return max(1, round(SHARE * length))
+
+    @classmethod
+    def make(cls, settings: Settings, data: Corpus, tokens: Tokeniser) -> MaskedLM:
+        return cls(data, tokens, settings.length, settings.training, settings.evaluation)
 
     def __init__(
         self, corpus: Corpus, tokens: Tokeniser, length: int, training: TrainingConfig, evaluation: EvaluationConfig
@@ -47,10 +63,9 @@ class MaskedLM(Objective):
         lengths |= {stage.length for stage in training.stages}
         self.longest = max(lengths)
         self.data = {**corpus.describe(), "tokens": {}}
-        self.streams: dict[str, Ids] = {}
+        self.streams: dict[str, NDArray[np.generic]] = {}  # mapped
         for split in ("train", "validation", "test"):
-            rows = encoded(tokens, split, [str(row[0]) for row in corpus.rows[split]], corpus.digest)
-            self.streams[split] = _stream(rows.values, rows.offsets, self.tokens.sep)
+            self.streams[split] = running(tokens, split, Texts(corpus.rows[split], 0), corpus.digest)
             if len(self.streams[split]) <= self.longest:
                 raise DataError(
                     f"{corpus.name}: its {split} split has {len(self.streams[split]):,} tokens,"
@@ -58,6 +73,8 @@ class MaskedLM(Objective):
                 )
         self.data["tokens"] = {split: len(stream) for split, stream in self.streams.items()}
         self.tests = [("test", longer) for longer in sorted(lengths)]
+        special = (tokens.pad, tokens.unknown, tokens.cls, tokens.sep, tokens.mask)
+        self.ordinary = np.setdiff1d(np.arange(tokens.size), special)
 
     def batch(self, seed: int, step: int, rows: int) -> Batch:
         """Shown tokens (B,L), hidden places (B,L) bool, and the true tokens (B,L)."""
@@ -65,15 +82,18 @@ class MaskedLM(Objective):
         starts = np.random.default_rng(derive(seed, "batches", step)).integers(len(stream) - length + 1, size=rows)
         return self._hide(stream[starts[:, None] + np.arange(length)], derive(seed, "mask", step))
 
-    def _hide(self, true: Ids, seed: int) -> Batch:
+    def _hide(self, windows: NDArray[np.generic], seed: int) -> Batch:
+        true = windows.astype(np.int64)
         dice = np.random.default_rng(seed)
-        # A fixed number of places in each row: every batch has as many targets, whatever part of it is taken.
-        count = max(1, round(SHARE * true.shape[1]))
-        order = np.argsort(dice.random(true.shape), axis=1)
+        # A fixed number of places in each row, so that batches have as many targets, whatever part of them is taken.
+        count = self.reads_of(true.shape[1])
+        marks = np.isin(true, (self.tokens.cls, self.tokens.sep))
+        order = np.argsort(dice.random(true.shape) + marks, axis=1)  # marks last
         hidden = np.zeros(true.shape, dtype=bool)
         np.put_along_axis(hidden, order[:, :count], True, axis=1)
+        hidden &= ~marks
         fate = dice.random(true.shape)
-        random = dice.integers(self.tokens.size, size=true.shape)
+        random = self.ordinary[dice.integers(len(self.ordinary), size=true.shape)]
         shown = np.where(hidden & (fate < 0.8), self.tokens.mask, true)
         shown = np.where(hidden & (fate >= 0.8) & (fate < 0.9), random, shown)
         return torch.from_numpy(shown), torch.from_numpy(hidden), torch.from_numpy(true)
@@ -86,6 +106,8 @@ class MaskedLM(Objective):
 
     def loss(self, model: Transformer, batch: Batch) -> Tensor:
         logits, true = _guesses(model, batch)
+        if not len(true):  # windows of marks alone
+            return logits.float().sum()
         return functional.cross_entropy(logits.float(), true)
 
     def _windows(self, split: str, length: int) -> Iterator[Batch]:
@@ -97,7 +119,10 @@ class MaskedLM(Objective):
         windows = stream[:usable].reshape(-1, length)
         rows = max(1, self.evaluation.batch_tokens // length)
         for first in range(0, len(windows), rows):
-            yield self._hide(windows[first : first + rows], derive(0, "evaluation", split, first))
+            places = range(first, min(first + rows, len(windows)))
+            parts = [self._hide(windows[[place]], derive(0, "evaluation", split, place)) for place in places]
+            shown, hidden, true = (torch.cat(part) for part in zip(*parts, strict=True))
+            yield shown, hidden, true
 
     @torch.no_grad()
     def score(self, model: Transformer, split: str, length: int) -> Scored:
@@ -121,14 +146,20 @@ class MaskedLM(Objective):
 
     def _commonest(self, split: str, length: int) -> float:
         """The accuracy on a split of guessing the token that training has most often."""
-        token = int(np.bincount(self.streams["train"]).argmax())
+        token = int(self._counts().argmax())
         hidden = [batch[2][batch[1]] for batch in self._windows(split, length)]
         return float((torch.cat(hidden) == token).double().mean())
 
+    def _counts(self) -> Ids:
+        """(V,) how often training has each token that may be hidden."""
+        found = counts(self.streams["train"], self.tokens.size)
+        found[[self.tokens.cls, self.tokens.sep]] = 0
+        return found
+
     def baselines(self) -> dict[str, float]:
         """The loss of guessing each token by its share of the training text."""
-        counts = np.bincount(self.streams["train"], minlength=self.tokens.size) + 1.0
-        nats = -np.log(counts / counts.sum())
+        found = self._counts() + 1.0
+        nats = -np.log(found / found.sum())
         hidden = [batch[2][batch[1]].numpy() for batch in self._windows("test", self.length)]
         return {"unigram": float(nats[np.concatenate(hidden)].mean())}
 
@@ -137,12 +168,3 @@ def _guesses(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits (N,vocabulary) and true tokens (N,) of the hidden places alone: the output layer is most of the work."""
     shown, hidden, true = batch
     return model.logits(model.hidden(shown)[hidden]), true[hidden]
-
-
-def _stream(values: Any, offsets: Any, separator: int) -> Ids:
-    """All rows as one stream, a separator after each."""
-    lengths = np.diff(offsets)
-    stream = np.full(len(values) + len(lengths), separator, dtype=np.int64)
-    places = np.arange(len(values)) + np.repeat(np.arange(len(lengths)), lengths)
-    stream[places] = values
-    return stream

@@ -10,16 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from posenc.api.metric import Metric
+from posenc.api.objective import Batch, Objective, Scored
 from posenc.backbone.transformer import Transformer
-from posenc.config import EvaluationConfig, TrainingConfig
-from posenc.data.corpus import Corpus
-from posenc.data.tokens import Tokeniser, encoded
-from posenc.errors import ConfigError, DataError
-from posenc.objectives import Batch, Metric, Objective, Scored, packing
+from posenc.common.errors import ConfigError, DataError
+from posenc.config.settings import Settings
+from posenc.config.task import EvaluationConfig, TrainingConfig
+from posenc.data.corpus import Corpus, Texts
+from posenc.data.tokens import KINDS, Tokeniser, encoded
+from posenc.objectives import packing
 from posenc.objectives.classification import shortened
-from posenc.objectives.rows import Epochs, pad
+from posenc.objectives.epochs import Epochs, pad
+from posenc.objectives.metrics import ACCURACY
 
-ACCURACY = Metric("accuracy", "accuracy", "higher")
 LABELS = ("B", "C")
 
 Ids = NDArray[np.int64]
@@ -30,19 +33,32 @@ class Matching(Objective):
 
     Two pairs, [CLS] A [SEP] B [SEP] and [CLS] A [SEP] C [SEP], each get a score from the mean over their tokens. It
     learns by the binary cross-entropy of "this is the nearer one" over both. Accuracy is how often the nearer one
-    scores higher; a tie, as of two pairs that are the same after the cut, counts half. A pair that is too long is cut
+    scores higher; a tie counts half. Two pairs that are the same tokens after the cut are a tie whatever the two scores
+    (which may differ by rounding); how many there are stands beside the score. A pair that is too long is cut
     as BERT's code cuts it: the longer text loses its last token, again and again.
 
     Rows whose longer pair has more than `evaluation.longer_than` tokens, before any cut, are also scored apart: what a
     shorter training length would have cut away.
 
     Args:
-        corpus: fields "a", "b", "c" and "label", which is "B" or "C".
+        corpus: fields "a", "b", "c" and "label", which is "B" or "C", or 0 or 1.
         length: of a pair, in tokens.
 
     Raises:
         ConfigError: a length that leaves nothing. DataError: too few rows.
     """
+
+    name = "matching"
+    form = "encoder"
+    head = "mean"
+    columns = (("a", "b", "c", "label"),)
+    tokenisers = KINDS
+    packs = True
+    sides = 2
+
+    @classmethod
+    def make(cls, settings: Settings, data: Corpus, tokens: Tokeniser) -> Matching:
+        return cls(data, tokens, settings.length, settings.training, settings.evaluation)
 
     def __init__(
         self, corpus: Corpus, tokens: Tokeniser, length: int, training: TrainingConfig, evaluation: EvaluationConfig
@@ -57,23 +73,25 @@ class Matching(Objective):
         self.tokens, self.length, self.evaluation = tokens, length, evaluation
         self.texts = {
             split: [
-                encoded(tokens, f"{split}/{name}", [str(row[column]) for row in rows], corpus.digest)
+                encoded(tokens, f"{split}/{name}", Texts(rows, column), corpus.digest)
                 for column, name in enumerate("abc")
             ]
             for split, rows in corpus.rows.items()
         }
         self.labels: dict[str, Ids] = {
-            split: np.array([LABELS.index(row[3]) for row in rows]) for split, rows in corpus.rows.items()
+            split: np.array([_nearer(corpus, split, row[3]) for row in rows]) for split, rows in corpus.rows.items()
         }
         train = np.minimum(self._whole("train"), length)
         if len(train) < training.batch:
             raise DataError(f"{corpus.name}: {len(train)} training rows, and training.batch = {training.batch}")
         self.epochs = Epochs(train, training.batch)
+        first, *others = (text.lengths for text in self.texts["train"])
+        self.sizes = np.minimum(np.stack([first + other + 3 for other in others], axis=1), length)[..., None]
         self.tests = [("test", length * factor) for factor in evaluation.length_factors]
         self.metrics: tuple[Metric, ...] = (ACCURACY,)
         if self._long("test").any():
-            name = f"accuracy on rows over {evaluation.longer_than:,} tokens"
-            self.metrics = (ACCURACY, Metric("accuracy_long", name, "higher"))
+            title = f"accuracy on rows over {evaluation.longer_than:,} tokens"
+            self.metrics = (ACCURACY, Metric("accuracy_long", title, "higher"))
         self.data = {
             **corpus.describe(),
             "longer": {split: int(self._long(split).sum()) for split in self.texts},
@@ -135,7 +153,7 @@ class Matching(Objective):
     @torch.no_grad()
     def score(self, model: Transformer, split: str, length: int) -> Scored:
         device = next(model.parameters()).device
-        right = np.zeros(len(self.labels[split]))
+        right, tied = np.zeros(len(self.labels[split])), 0
         for rows, batch in self._batches(split, length):
             nearness = _nearness(model, tuple(tensor.to(device) for tensor in batch)).double().cpu()
             if not nearness.isfinite().all():
@@ -143,6 +161,9 @@ class Matching(Objective):
                 continue
             chosen, other = nearness.gather(1, batch[2][:, None]), nearness.gather(1, 1 - batch[2][:, None])
             right[rows] = ((1 + (chosen - other).sign()) / 2)[:, 0].numpy()
+            same = (batch[0][:, 0] == batch[0][:, 1]).all(-1) & (batch[1][:, 0] == batch[1][:, 1]).all(-1)
+            right[rows[same.numpy()]] = 0.5
+            tied += int(same.sum())
         long = self._long(split)
         values = {"accuracy": float(right.mean())}
         if len(self.metrics) > 1 and long.any():
@@ -150,6 +171,7 @@ class Matching(Objective):
         details = {
             "rows over the limit": int(long.sum()),
             "rows cut": int((self._whole(split) > length).sum()),
+            "rows of two pairs that are the same, each half right": tied,
         }
         each = {"accuracy": right, "weight": np.ones(len(right)), "long": long}
         return Scored(values, len(right), details, each)
@@ -158,6 +180,15 @@ class Matching(Objective):
         """The accuracy of always saying what is commoner in training."""
         common = int(np.bincount(self.labels["train"], minlength=2).argmax())
         return {"majority": float((self.labels["test"] == common).mean())}
+
+
+def _nearer(corpus: Corpus, split: str, label: object) -> int:
+    """0 where B is nearer, 1 where C is."""
+    if label in LABELS:
+        return LABELS.index(str(label))
+    if type(label) is int and label in (0, 1):  # as data.labels of a table numbers them
+        return label
+    raise DataError(f"{corpus.name}: its {split} split has the label {label!r}: {' or '.join(LABELS)} must be there")
 
 
 def _nearness(model: Transformer, batch: Batch) -> Tensor:

@@ -6,9 +6,11 @@ from dataclasses import asdict
 
 import torch
 
-from posenc import theory
+from posenc.api.metric import Metric
+from posenc.api.objective import Batch, Objective, Scored
 from posenc.backbone.transformer import Transformer
-from posenc.objectives import Batch, Metric, Objective, Scored
+from posenc.config.settings import Settings
+from posenc.properties import theory
 
 TITLES = {
     "relative_error": "change of scores when all positions shift, relative",
@@ -20,12 +22,21 @@ TITLES = {
 
 
 class Theory(Objective):
-    """Each property of `posenc.theory` is a metric; what is no question of an encoding says why.
+    """Each property of `posenc.properties.theory` is a metric; what is no question of an encoding says why.
 
     `details` say which claims hold ("holds": metric to True or False) and give the curves of Figure 2.
     """
 
+    name = "theory"
+    form = "encoder"
+    tokenisers = ("bytes",)
+    reads = False
+    learns = False
     metrics = tuple(Metric(name, title, "lower") for name, title in TITLES.items())
+
+    @classmethod
+    def make(cls, settings: Settings, data: None, tokens: None) -> Theory:
+        return cls(settings.length, settings.seed)
 
     def __init__(self, length: int, seed: int) -> None:
         self.length, self.seed = length, seed

@@ -11,15 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from posenc.api.metric import Metric
+from posenc.api.objective import Batch, Objective, Scored
+from posenc.backbone.decode import translate
 from posenc.backbone.transformer import Transformer
-from posenc.config import EvaluationConfig, TrainingConfig
-from posenc.data.corpus import Corpus
-from posenc.data.tokens import Tokeniser, encoded
-from posenc.errors import ConfigError, DataError
-from posenc.objectives import Batch, Metric, Objective, Scored, packing
-from posenc.objectives.beam import translate
+from posenc.common.errors import ConfigError, DataError
+from posenc.config.settings import Settings
+from posenc.config.task import EvaluationConfig, TrainingConfig
+from posenc.data.corpus import Corpus, Texts
+from posenc.data.tokens import KINDS, Tokeniser, encoded
+from posenc.objectives import packing
+from posenc.objectives.epochs import Epochs, pad
+from posenc.objectives.metrics import BLEU, TARGET_LOSS
 from posenc.objectives.packing import Packed
-from posenc.objectives.rows import Epochs, pad
 
 SIDES = ("source", "target")
 LONGER = (2, 10)
@@ -42,7 +46,17 @@ class Translation(Objective):
         ConfigError: an evaluation that leaves sentences out. DataError: no pair is short enough.
     """
 
-    metrics = (Metric("bleu", "BLEU (sacreBLEU)", "higher"), Metric("target_loss", "loss (nats a token)", "lower"))
+    name = "translation"
+    form = "encoder-decoder"
+    columns = (SIDES,)
+    tokenisers = KINDS
+    packs = True
+    sides = 2
+    metrics = (BLEU, TARGET_LOSS)
+
+    @classmethod
+    def make(cls, settings: Settings, data: Corpus, tokens: Tokeniser) -> Translation:
+        return cls(data, tokens, settings.length, settings.training, settings.evaluation)
 
     def __init__(
         self,
@@ -56,15 +70,15 @@ class Translation(Objective):
             raise ConfigError("evaluation: translation scores whole sentences: tokens = 0, length_factors = [1]")
         self.tokens, self.length, self.evaluation = tokens, length, evaluation
         self.smoothing = training.label_smoothing
-        self.texts = {split: [(str(row[0]), str(row[1])) for row in rows] for split, rows in corpus.rows.items()}
-        self.sides = {
+        self.texts = corpus.rows
+        self.tokens_of = {
             split: tuple(
-                encoded(tokens, f"{split}/{side}", [row[index] for row in rows], corpus.digest)
+                encoded(tokens, f"{split}/{side}", Texts(rows, index), corpus.digest)
                 for index, side in enumerate(SIDES)
             )
             for split, rows in self.texts.items()
         }
-        source, target = (side.lengths + 1 for side in self.sides["train"])
+        source, target = (side.lengths + 1 for side in self.tokens_of["train"])
         self.rows: Ids = np.flatnonzero((source <= length) & (target <= length))
         if len(self.rows) < training.batch:
             raise DataError(
@@ -72,6 +86,7 @@ class Translation(Objective):
                 f" and training.batch = {training.batch} needs that many"
             )
         self.epochs = Epochs(np.maximum(source, target)[self.rows], training.batch)
+        self.sizes = np.stack((source, target), axis=1)[self.rows, None]
         too_long = len(source) - len(self.rows)
         self.data = {**corpus.describe(), "left_out_of_training": too_long}
         if too_long:
@@ -90,13 +105,13 @@ class Translation(Objective):
 
     def _batch(self, split: str, rows: Sequence[int] | Ids) -> Batch:
         source, source_mask = pad([self._source(split, int(row)) for row in rows], self.tokens.pad)
-        said = [np.append(self.sides[split][1][int(row)][: self.length - 1], self.tokens.sep) for row in rows]
+        said = [np.append(self.tokens_of[split][1][int(row)][: self.length - 1], self.tokens.sep) for row in rows]
         targets, mask = pad(said, self.tokens.pad)
         read = torch.cat((torch.full((len(said), 1), self.tokens.cls), targets[:, :-1]), dim=1)
         return source, source_mask, read, mask, targets
 
     def _source(self, split: str, row: int) -> Ids:
-        return np.append(self.sides[split][0][row][: self.length - 1], self.tokens.sep).astype(np.int64)
+        return np.append(self.tokens_of[split][0][row][: self.length - 1], self.tokens.sep).astype(np.int64)
 
     def targets(self, batch: Batch) -> int:
         return int(batch[3].sum())
@@ -129,16 +144,16 @@ class Translation(Objective):
         if split == "validation":
             return Scored(loss, items)
         translations = self.translations(model, split)
-        each |= {"translation": np.array(translations), "reference": np.array([row[1] for row in self.texts[split]])}
+        each |= {"translation": np.array(translations), "reference": np.array(list(Texts(self.texts[split], 1)))}
         bleu, details = self.bleu(translations, split)
-        cut = [int((side.lengths + 1 > self.length).sum()) for side in self.sides[split]]
+        cut = [int((side.lengths + 1 > self.length).sum()) for side in self.tokens_of[split]]
         details |= {f"{side}s cut to {self.length} tokens": count for side, count in zip(SIDES, cut, strict=True)}
         details["cached"] = self._cached(model)
         return Scored({"bleu": bleu, **loss}, len(self.texts[split]), details, each)
 
     def _batches(self, split: str, beam: int) -> Iterator[Ids]:
         """Rows of a split, like lengths together, with at most `evaluation.batch_tokens` tokens a side at once."""
-        sizes = np.minimum(np.maximum(*(side.lengths for side in self.sides[split])) + 1, self.length)
+        sizes = np.minimum(np.maximum(*(side.lengths for side in self.tokens_of[split])) + 1, self.length)
         order = np.argsort(-sizes, kind="stable")
         first = 0
         while first < len(order):
@@ -160,6 +175,7 @@ class Translation(Objective):
                 mask,
                 beam=self.evaluation.beam,
                 length_penalty=self.evaluation.length_penalty,
+                shortest=self.evaluation.min_tokens,
                 limits=[min(self.length, LONGER[0] * len(source) + LONGER[1]) for source in sources],
                 begin=self.tokens.cls,
                 end=self.tokens.sep,
@@ -179,11 +195,11 @@ class Translation(Objective):
         from sacrebleu.metrics import BLEU
 
         metric = BLEU()
-        found = metric.corpus_score(list(translations), [[target for _, target in self.texts[split]]])
+        found = metric.corpus_score(list(translations), [list(Texts(self.texts[split], 1))])
         return float(found.score), {"signature": str(metric.get_signature())}
 
     def baselines(self) -> dict[str, float]:
-        return {"copying the source": self.bleu([source for source, _ in self.texts["test"]], "test")[0]}
+        return {"copying the source": self.bleu(list(Texts(self.texts["test"], 0)), "test")[0]}
 
 
 def _device(model: Transformer) -> torch.device:

@@ -5,40 +5,64 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from posenc.errors import StoreError
-from posenc.report import facts, tables, tuning, words
-from posenc.report.intervals import SEEDS_FOR_A_CLAIM, interval
-from posenc.report.pages import markdown_table
+from posenc.common.errors import StoreError
+from posenc.common.files import write_atomically
+from posenc.records.record import NOT_RUN_YET, Record, coordinates, dig, flat, variants
+from posenc.records.store import Store
+from posenc.report import words
+from posenc.report.facts import ENDED
+from posenc.report.markdown import table as markdown_table
+from posenc.report.pages import csv_of
 from posenc.report.places import group_title
-from posenc.report.tables import GROUP
-from posenc.report.view import Grid
-from posenc.store import Store, write_atomically
+from posenc.report.reading import manifest_of, records_of
+from posenc.report.sections.made import provenance
+from posenc.report.statistics import tables, tuning
+from posenc.report.statistics.intervals import SEEDS_FOR_A_CLAIM, interval
+from posenc.report.statistics.tables import GROUP
 
 KEY = ("task", "attention", "variant", "encoding", "length", "seed")
 """By these a cell of the one finds its pair in the other. The scale is no part of it: it is one of the changes."""
 
 FIELDS = (*GROUP, "encoding", "label", "split", "metric", "title", "better", "main", "evaluated", "n", "same", "mean_a",
           "mean_b", "difference", "low", "high", "p", "why")  # fmt: skip
+MACHINE = {
+    "torch": ("versions", "torch"),
+    "CPU": ("hardware", "cpu"),
+    "CPU instructions": ("hardware", "instructions"),
+    "GPU": ("hardware", "gpu"),
+    "GPU driver": ("hardware", "driver"),
+    "CUDA": ("hardware", "cuda"),
+    "cuDNN": ("hardware", "cudnn"),
+}
+"""On what the last bits of a sum hang: told cell by cell."""
 _LINES = 30
 """Of what is only on one side, so many names are written out."""
 
 
+class Grid(NamedTuple):
+    """A table of texts."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 @dataclass(frozen=True)
 class Side:
-    """One of the two: its cells by KEY, their records by the same, its scores."""
+    """One of the two: its cells by KEY, their records by the same, its scores; what of it could not be read."""
 
     name: str
     manifest: dict[str, Any]
     cells: dict[tuple[Any, ...], dict[str, Any]]
     records: dict[tuple[Any, ...], dict[str, Any]]
     frame: pd.DataFrame
+    unread: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -73,7 +97,12 @@ def compare(a: Store, b: Store) -> Comparison:
             f"no cell of {a.folder} has a pair in {b.folder}: the same task, attention, encoding, length and seed;"
             f" there are {_there(one)} and {_there(other)}"
         )
-    changes = [*_suites(one, other), *_made(one, other, both), *_configurations(one, other, both)]
+    changes = [
+        *_suites(one, other),
+        *_made(one, other, both),
+        *_machines(one, other, both),
+        *_configurations(one, other, both),
+    ]
     scores = _scores(one, other)
     return Comparison(
         one, other, len(both), tuple(changes), tuple(_cautions(one, other, both, scores)),
@@ -87,10 +116,12 @@ def _there(side: Side) -> str:
 
 
 def _side(store: Store) -> Side:
-    manifest, records, _ = tuning.choose(store.read_manifest(), store.records())
-    by_id = tables.variants(manifest["cells"])
+    whole = manifest_of(store)
+    unread: list[str] = []
+    manifest, records, _ = tuning.choose(whole, records_of(store, whole, unread))
+    by_id = variants(manifest["cells"])
     keys = {
-        cell["id"]: tuple(({**tables.coordinates(cell["config"]), "variant": by_id[cell["id"]]})[name] for name in KEY)
+        cell["id"]: tuple(({**coordinates(cell["config"]), "variant": by_id[cell["id"]]})[name] for name in KEY)
         for cell in manifest["cells"]
     }
     return Side(
@@ -99,6 +130,7 @@ def _side(store: Store) -> Side:
         cells={keys[cell["id"]]: cell for cell in manifest["cells"]},
         records={keys[record["id"]]: record for record in records},
         frame=tables.scores_frame(records, manifest),
+        unread=tuple(unread),
     )
 
 
@@ -118,19 +150,42 @@ def _made(a: Side, b: Side, both: list[tuple[Any, ...]]) -> Iterable[tuple[str, 
     made = []
     for side in (a, b):
         records = [side.records[key] for key in both if key in side.records]
-        told = dict(facts.provenance({"command": None}, records))
-        made.append({key: value for key, value in told.items() if key not in ("command", "cells ran", "time in cells")})
+        told = dict(provenance({"command": None}, records))
+        made.append({key: value for key, value in told.items() if key not in (*_APART, *MACHINE)})
     for key in dict.fromkeys([*made[0], *made[1]]):
         pair = [one.get(key, "not recorded") for one in made]
         if pair[0] != pair[1]:
             yield key, pair[0], pair[1]
 
 
+_APART = ("command", "cells ran", "time in cells", "hardware")
+
+
+def _machines(a: Side, b: Side, both: list[tuple[Any, ...]]) -> Iterable[tuple[str, str, str]]:
+    """Where the records of a cell and of its pair tell of another torch, processor or card."""
+    pairs = [(a.records[key], b.records[key]) for key in both if key in a.records and key in b.records]
+    for name, path in MACHINE.items():
+        found: dict[tuple[str, str], int] = {}
+        for pair in pairs:
+            if pair[0]["status"] == "not_possible" or pair[1]["status"] == "not_possible":
+                continue
+            one, other = (_told(record, path) for record in pair)
+            if one != other:
+                found[one, other] = found.get((one, other), 0) + 1
+        for (one, other), cells in found.items():
+            yield f"{name} ({words.plural(cells, 'cell')} of {len(both)})" if cells < len(both) else name, one, other
+
+
+def _told(record: Record, path: tuple[str, str]) -> str:
+    known = dig(record, path[:1]) or {}
+    return str(known[path[1]] or "none") if path[1] in known else "not recorded"
+
+
 def _configurations(a: Side, b: Side, both: list[tuple[Any, ...]]) -> Iterable[tuple[str, str, str]]:
     """Keys of the cells' configurations whose values differ between a cell and its pair."""
     found: dict[tuple[str, str, str], int] = {}
     for key in both:
-        one, other = (tables.flat(side.cells[key]["config"]) for side in (a, b))
+        one, other = (flat(side.cells[key]["config"]) for side in (a, b))
         for name in {**one, **other}:
             # Ids and digests of what differs elsewhere would say it twice; the runtime stands above.
             if name in ("parent", "schema") or name in ("runtime.device", "runtime.precision", "runtime.threads"):
@@ -147,13 +202,17 @@ def _alone(a: Side, b: Side) -> Iterable[tuple[str, str, str]]:
     """Cells that stand on one side only, or ended otherwise than their pair."""
     for letter, side, other in (("A", a, b), ("B", b, a)):
         for key, cell in side.cells.items():
-            status = side.records.get(key, {}).get("status", "not run yet").replace("_", " ")
+            status = _ended(side.records.get(key))
             if key not in other.cells:
                 yield f"only in {letter}", str(cell["name"]), status
             elif letter == "A":
-                theirs = other.records.get(key, {}).get("status", "not run yet").replace("_", " ")
+                theirs = _ended(other.records.get(key))
                 if theirs != status:
                     yield "ended otherwise", str(cell["name"]), f"{status} in A, {theirs} in B"
+
+
+def _ended(record: Record | None) -> str:
+    return ENDED[record["status"]] if record else NOT_RUN_YET
 
 
 def _scores(a: Side, b: Side) -> pd.DataFrame:
@@ -188,10 +247,14 @@ def _scores(a: Side, b: Side) -> pd.DataFrame:
 
 
 def _cautions(a: Side, b: Side, both: list[tuple[Any, ...]], scores: pd.DataFrame) -> Iterable[str]:
-    digests = [{str(tables.dig(side.cells[key], ("config", "data", "digest"))) for key in both} for side in (a, b)]
+    for letter, side in (("A", a), ("B", b)):
+        yield from (f"Not read of {letter}: {line}." for line in side.unread)
+    digests = [{str(dig(side.cells[key], ("config", "data", "digest"))) for key in both} for side in (a, b)]
     if digests[0] != digests[1]:
         yield "The data differ: scores on different data say little of what else changed."
-    if any(tables.dig(side.records.get(key, {}), ("code", "dirty")) for side in (a, b) for key in both):
+    if [*_machines(a, b, both)]:
+        yield "Some cells ran with another torch, processor or card than their pair: the last bits of sums may differ."
+    if any(dig(side.records.get(key, {}), ("code", "dirty")) for side in (a, b) for key in both):
         yield "Some cells were made with changes that no commit holds."
     scored = scores[scores["n"] > 0]
     if len(scored) and (scored["same"] == scored["n"]).all():
@@ -285,8 +348,8 @@ def write(found: Comparison, output: Path) -> list[Path]:
     """
     changes = pd.DataFrame(found.changes, columns=["what", "a", "b"])
     files = {
-        "compare.csv": found.scores.to_csv(index=False, lineterminator="\n"),
-        "changes.csv": changes.to_csv(index=False, lineterminator="\n"),
+        "compare.csv": csv_of(found.scores),
+        "changes.csv": csv_of(changes),
         "compare.md": markdown(found),
     }
     try:

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from posenc.report.tables import GROUP
+from posenc.report.statistics.tables import GROUP
 
 Key = tuple[Any, ...]
 

@@ -6,8 +6,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from posenc.report import facts, tables, tuning, view
-from posenc.store import Store
+from posenc.records.store import Store
+from posenc.report import facts, results
+from posenc.report.reading import manifest_of, records_of
+from posenc.report.results import Entry, ResultTable
+from posenc.report.statistics import tables, tuning
 
 LENGTHS_ACROSS = 3
 """More columns than these do not fit into 100 characters; further lengths go into a further table."""
@@ -15,13 +18,14 @@ LENGTHS_ACROSS = 3
 
 def terminal_table(store: Store) -> Group:
     """A table for each group of cells: encodings down, evaluated lengths across, each at most 100 characters wide."""
-    manifest, records, _ = tuning.choose(store.read_manifest(), store.records())
+    whole = manifest_of(store)
+    manifest, records, _ = tuning.choose(whole, records_of(store, whole, []))
     summary = tables.summary(tables.scores_frame(records, manifest), manifest)
     labels = facts.data_labels(facts.datasets(manifest, records))
     references = tables.references(records, manifest)
-    results = view.result_tables(summary[summary["main"].astype(bool)], references, labels)
+    found = results.result_tables(summary[summary["main"].astype(bool)], references, labels)
     parts: list[Table | Text] = []
-    for result in results:
+    for result in found:
         parts.append(Text(f"\n{result.title}: {result.metric}; {result.data}"))
         for start in range(0, len(result.lengths), LENGTHS_ACROSS):
             parts.append(_table(result, start))
@@ -29,7 +33,7 @@ def terminal_table(store: Store) -> Group:
     return Group(*parts)
 
 
-def _table(result: view.ResultTable, start: int) -> Table:
+def _table(result: ResultTable, start: int) -> Table:
     shown = range(start, min(start + LENGTHS_ACROSS, len(result.lengths)))
     between, width = ("  ", 36) if len(shown) < LENGTHS_ACROSS else ("\n", 24)
     table = Table()
@@ -47,7 +51,7 @@ def _table(result: view.ResultTable, start: int) -> Table:
     return table
 
 
-def _remarks(result: view.ResultTable) -> list[str]:
+def _remarks(result: ResultTable) -> list[str]:
     legend = "mean \u00b1 half of its 95 % interval"
     if result.baseline:
         legend += f", difference from {result.baseline} paired by seed \u00b1 half of its 95 % interval"
@@ -55,7 +59,7 @@ def _remarks(result: view.ResultTable) -> list[str]:
     return [legend, *result.claims, *result.notes]
 
 
-def _cell(entry: view.Entry, between: str, width: int) -> Text:
+def _cell(entry: Entry, between: str, width: int) -> Text:
     if not entry.score:
         return Text(entry.why, style="dim")
     score = (entry.score, "bold" if entry.best else "")

@@ -1,310 +1,211 @@
-"""What a report says, in words: made once from the tables, then laid out as HTML, Markdown, LaTeX or in a terminal."""
+"""What sections ask of the records: each table is made when it is first asked for, and once.
+
+What cannot be read costs itself alone: it is named in `unread`, and the rest is as if it were not there.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from posenc.report import words
-from posenc.report.figures import at_place
-from posenc.report.intervals import SEEDS_FOR_A_CLAIM
-from posenc.report.places import group_title
-from posenc.report.tables import GROUP
+from posenc.api.blocks import Figure, Link
+from posenc.common.errors import StoreError
+from posenc.records.record import Record, coordinates, is_number, labels, variants
+from posenc.records.store import Store
+from posenc.report import facts
+from posenc.report.facts import Dataset
+from posenc.report.figures.canvas import Picture
+from posenc.report.figures.style import Look, looks
+from posenc.report.places import Key, key_of, slugs
+from posenc.report.reading import manifest_of, records_of
+from posenc.report.statistics import resampling, tables, tuning
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What stands where an encoding's row meets an evaluated length's column."""
+class View:
+    """The results of a suite.
 
-    score: str = ""
-    difference: str = ""
-    why: str = ""
-    best: bool = False
-    value: float | None = None
+    Attributes:
+        manifest: what was asked for. records: of the cells that ended, but for values that were tried and not taken.
+        tried: what was tuned, a row a value. unread: what could not be read or drawn, a line each.
+        undrawn: the letters of figures that no font here has.
+        suite: name, title, description, baseline, scale: texts, "" where there is none.
+    """
 
+    def __init__(self, store: Store, output: Path | None = None) -> None:
+        """Raises StoreError where there are no results, or the manifest is damaged.
 
-@dataclass(frozen=True)
-class Row:
-    """`label` is the encoding, behind the suite's own name for it where it has one."""
+        Args:
+            output: where the pages will lie; links to records need it.
+        """
+        self.store, self._output = store, output
+        self.unread: list[str] = []
+        self.undrawn: list[str] = []
+        whole = manifest_of(store)
+        self.manifest, self.records, self.tried = tuning.choose(whole, records_of(store, whole, self.unread))
+        keys = ("name", "title", "description", "baseline", "scale")
+        self.suite = {key: str(self.manifest["suite"].get(key) or "") for key in keys}
+        self._figures: dict[Picture, Figure] = {}
 
-    label: str
-    seeds: str
-    entries: tuple[Entry, ...]
-    baseline: bool = False
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """A row a score, theory's too."""
+        return tables.scores_frame(self.records, self.manifest)
 
+    @cached_property
+    def _summary(self) -> pd.DataFrame:
+        return tables.summary(self.scores, self.manifest)
 
-@dataclass(frozen=True)
-class ResultTable:
-    """The results of one group of cells in one metric."""
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """A row for each encoding, group of cells, metric and length: mean, difference from the baseline (`tables`)."""
+        return self._summary[self._summary["split"] != "theory"]
 
-    task: str
-    scale: str
-    title: str
-    metric: str
-    trained: int
-    lengths: tuple[int, ...]
-    baseline: str
-    best_word: str
-    rows: tuple[Row, ...]
-    references: tuple[tuple[str, str], ...]
-    claims: tuple[str, ...]
-    notes: tuple[str, ...]
-    place: dict[str, Any]
-    split: str
-    main: bool
-    data: str = ""
+    @cached_property
+    def theory(self) -> pd.DataFrame:
+        """The scores of what was measured of the encodings themselves, nothing trained."""
+        return self.scores[self.scores["split"] == "theory"]
 
+    @cached_property
+    def cost(self) -> pd.DataFrame:
+        """A row for each encoding and group of cells: means over its finished cells."""
+        return tables.cost_table(self.scores[self.scores["split"] != "theory"])
 
-@dataclass(frozen=True)
-class Grid:
-    """A plain table of texts. `keys` are what its rows sort by, where the texts' first numbers do not tell."""
+    @cached_property
+    def items(self) -> pd.DataFrame:
+        """A row for each encoding and group: the interval of its difference over the test items."""
+        return resampling.item_table(self.store, self.records, self.manifest, self.unread)
 
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...] = field(default=())
-    keys: tuple[tuple[Any, ...], ...] = field(default=())
+    @cached_property
+    def references(self) -> pd.DataFrame:
+        """Trivial scores that cells recorded, such as a unigram model's."""
+        return tables.references(self.records, self.manifest)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """The validation rows of the cells that finished, in the metric that chose the model, at the trained length."""
+        by_id, named = variants(self.manifest["cells"]), labels(self.manifest["cells"])
+        rows = []
+        for record in self.records:
+            if record["status"] != "done":
+                continue
+            metric = _curve_metric(record)
+            try:
+                curve = self.store.curve(record["id"])
+            except StoreError as error:
+                self.unread.append(f"{error}: its cell is not among the learning curves")
+                continue
+            place = {**coordinates(record["config"]), "variant": by_id.get(record["id"], "")}
+            place |= {"label": named[record["id"]], "id": record["id"]}
+            rows += [
+                {**place, "tokens": row["tokens"], "value": float(row["value"]),
+                 "seconds": row["seconds"] if is_number(row.get("seconds")) else None,
+                 **{key: metric.get(key) for key in ("title", "better")}}
+                for row in curve
+                if row.get("split") == "validation"
+                and row.get("metric") == metric.get("name")
+                and row.get("length") in (None, place["length"])
+                and is_number(row.get("value"))
+                and is_number(row.get("tokens"))
+            ]  # fmt: skip
+        columns = (*tables.GROUP, "encoding", "label", "id", "seed", "tokens", "seconds", "value", "title", "better")
+        return pd.DataFrame(rows, columns=list(columns))
+
+    @cached_property
+    def data(self) -> list[Dataset]:
+        """What the cells read."""
+        return facts.datasets(self.manifest, self.records)
+
+    @cached_property
+    def captions(self) -> dict[Any, str]:
+        """By (task, scale) what a table's caption says of its data."""
+        return facts.data_labels(self.data)
+
+    @cached_property
+    def counts(self) -> str:
+        """How many cells ended how."""
+        return facts.counts(self.manifest, self.records)
+
+    @cached_property
+    def ended(self) -> dict[str, Record]:
+        """Records by their cells' ids."""
+        return {record["id"]: record for record in self.records}
+
+    @cached_property
+    def places(self) -> list[dict[str, Any]]:
+        """For each cell its coordinates and variant, and under "cell" itself."""
+        by_id = variants(self.manifest["cells"])
+        return [
+            {**coordinates(cell["config"]), "variant": by_id[cell["id"]], "cell": cell}
+            for cell in self.manifest["cells"]
+        ]
+
+    @cached_property
+    def slugs(self) -> dict[Key, str]:
+        """A name for each group of cells that an address can hold."""
+        return slugs(self.places)
+
+    @cached_property
+    def looks(self) -> dict[str, Look]:
+        """How each encoding is drawn."""
+        return looks(self.encodings)
 
     @property
-    def texts(self) -> tuple[bool, ...]:
-        """Which columns hold words, mostly: those stand to the left, figures to the right."""
-        return tuple(
-            sum(words.is_wordy(row[index]) for row in self.rows) * 2 > len(self.rows) for index in range(len(self.head))
-        )
+    def encodings(self) -> list[str]:
+        """The suite's encodings, one a cell."""
+        return [cell["config"]["encoding"]["name"] for cell in self.manifest["cells"]]
 
+    @property
+    def reported(self) -> bool:
+        """Whether a task's card tells what a paper reported."""
+        return any((told.get("card") or {}).get("reported") for told in (self.manifest.get("tasks") or {}).values())
 
-def result_tables(summary: pd.DataFrame, references: pd.DataFrame, data: Mapping[Any, str]) -> list[ResultTable]:
-    """A table for each group of cells and each metric, the task's main metric first."""
-    keys = [*GROUP, "split", "metric"]
-    groups = list(summary.groupby(keys, dropna=False, sort=False))
-    groups.sort(key=lambda pair: not pair[1]["main"].any())  # a stable sort: groups keep their order
-    tables = []
-    for values, group in groups:
-        place = dict(zip(keys, values, strict=True))
-        label = data.get((place["task"], place["scale"]), "")
-        tables.append(_result_table(place, group, at_place(references, place), label))
-    return tables
+    @cached_property
+    def curve_pictures(self) -> list[Picture]:
+        """Learning curves, one a group of cells."""
+        from posenc.report.figures import lines
 
+        return lines.learning_curves(self.curves, self.looks)
 
-def _result_table(place: dict[str, Any], group: pd.DataFrame, references: pd.DataFrame, data: str) -> ResultTable:
-    lengths = sorted(set(group["evaluated"]))
-    decimals = words.decimals_for(group["mean"])
-    better = group["better"].iloc[0]
-    best: dict[int, float] = {}
-    if better in ("lower", "higher"):
-        by_length = group.groupby("evaluated")["mean"]
-        best = (by_length.min() if better == "lower" else by_length.max())[by_length.nunique() > 1].to_dict()
-    baseline = group["baseline"].iloc[0] or ""
-    rows = []
-    for name, mine in group.groupby("encoding", sort=False):
-        by_length = {row["evaluated"]: row for row in mine.to_dict("records")}
-        entries = tuple(_entry(by_length.get(length), decimals, best.get(length)) for length in lengths)
-        seeds = [str(by_length[length]["n"]) for length in lengths if length in by_length and by_length[length]["n"]]
-        rows.append(Row(mine["label"].iloc[0], "/".join(dict.fromkeys(seeds)) or "0", entries, name == baseline))
-    is_main = bool(group["main"].any())
-    split = "" if place["split"] in (None, "test") else f" ({place['split']})"
-    return ResultTable(
-        task=place["task"],
-        scale=place["scale"],
-        title=group_title(place),
-        metric=f"{group['title'].iloc[0]}{split}" + (f", {better} is better" if isinstance(better, str) else ""),
-        trained=place["length"],
-        lengths=tuple(lengths),
-        baseline=baseline,
-        best_word={"lower": "lowest mean", "higher": "highest mean"}.get(better, ""),
-        rows=tuple(rows),
-        references=_reference_scores(references, decimals) if is_main else (),
-        claims=tuple(claims(group)) if is_main else (),
-        notes=tuple(_notes(group)),
-        place={key: place[key] for key in GROUP},
-        split=str(place["split"]),
-        main=is_main,
-        data=data,
-    )
+    @cached_property
+    def decay_pictures(self) -> list[Picture]:
+        """Decay by distance, one an encoding that was measured."""
+        from posenc.report.figures import lines
 
+        return lines.decay_by_distance(tables.decays(self.records, self.manifest), self.looks)
 
-def _reference_scores(references: pd.DataFrame, decimals: int) -> tuple[tuple[str, str], ...]:
-    pairs = zip(references["name"], references["value"], strict=True)
-    return tuple((str(name), words.number(value, decimals)) for name, value in pairs)
-
-
-def _entry(row: Mapping[str, Any] | None, decimals: int, best: float | None) -> Entry:
-    if row is None:
-        return Entry(why="not asked for")
-    if not row["n"]:
-        return Entry(why=str(row["why"]))
-    half, difference_half = (row["high"] - row["low"]) / 2, (row["difference_high"] - row["difference_low"]) / 2
-    difference = ""
-    if row["pairs"]:
-        difference = words.with_half_width(row["difference"], difference_half, decimals, signed=True)
-    elif row["encoding"] == row["baseline"]:
-        difference = "baseline"
-    score = words.with_half_width(row["mean"], half, decimals)
-    return Entry(score, difference, best=row["mean"] == best, value=float(row["mean"]))
-
-
-def _notes(group: pd.DataFrame) -> list[str]:
-    """Every reason for fewer seeds or no difference, once, with the encodings and lengths it holds for."""
-    notes: dict[str, list[tuple[str, int]]] = {}
-    for row in group.to_dict("records"):
-        for text in (row["note"], row["baseline_note"]):
-            if isinstance(text, str):
-                notes.setdefault(text, []).append((row["encoding"], row["evaluated"]))
-    said = [f"{_where(places, group)}: {text}." for text, places in notes.items()]
-    if (group["pairs"] >= SEEDS_FOR_A_CLAIM).any():
-        said.append(
-            "What was not named by the suite is described, not claimed: no interval here is adjusted for their number."
-        )
-    return said
-
-
-def _where(places: list[tuple[str, int]], group: pd.DataFrame) -> str:
-    lengths = {length for _, length in places}
-    names = words.listed(name for name, _ in places)
-    return names if lengths == set(group["evaluated"]) else f"{names} at {words.listed(sorted(lengths))}"
-
-
-def claims(group: pd.DataFrame) -> list[str]:
-    """What may be said of the comparison that the suite names; of too few seeds, only that they are few."""
-    seeds = int(group["n"].max()) if len(group) else 0
-    claim, baseline = (str(group[key].iloc[0] or "") for key in ("claim", "baseline"))
-    named = group[group["named"].astype(bool)]
-    if claim and baseline and named.empty and claim not in set(group["encoding"]):
-        return [f"The suite names {claim} against {baseline}; {claim} was not run here."]
-    said = []
-    if not claim or not baseline:
-        said.append("The suite names no comparison: what follows is described, not claimed.")
-    for row in named.to_dict("records"):
-        if row["pairs"] >= SEEDS_FOR_A_CLAIM and words.is_number(row["p_holm"]):
-            said.append(
-                f"The named comparison, at {row['evaluated']:,}: {claim} is {verdict(row)} {baseline}"
-                f" (p {words.p_value(row['p_holm'])}, Holm-adjusted)."
+    def figure(self, picture: Picture) -> Figure:
+        """A picture as a block: the same one wherever it stands."""
+        if picture not in self._figures:
+            anchor = self.anchor(picture.place) if picture.place else ""
+            self._figures[picture] = Figure(
+                picture.name, picture.title, picture.alt, picture.svg, picture.data, picture.notes, anchor
             )
-    compared = int((named if len(named) else group)["pairs"].max()) if len(group) else 0
-    few = compared or seeds
-    return [*said, too_few(few)] if 0 < few < SEEDS_FOR_A_CLAIM else said
+        return self._figures[picture]
+
+    def anchor(self, place: Mapping[str, Any]) -> str:
+        """Where the records of a group of cells are listed; "" for what is no group."""
+        slug = self.slugs.get(key_of(place))
+        return f"records-{slug}" if slug else ""
+
+    def sources(self, file: str, place: Mapping[str, Any] | None = None) -> tuple[Link, ...]:
+        """Links to a file of numbers, and to the records behind it."""
+        anchor = self.anchor(place) if place else ""
+        return (Link("CSV", file), *([Link("records", f"#{anchor}")] if anchor else []))
+
+    @property
+    def cells_folder(self) -> str:
+        """The way from the pages to the cells, where they lie among them; else no links can be trusted."""
+        folder = self._output.absolute() if self._output else None
+        inside = folder is not None and folder.is_relative_to(self.store.folder)
+        return os.path.relpath(self.store.folder / "cells", folder) if inside else ""
 
 
-def too_few(seeds: int) -> str:
-    """What is said in place of a claim."""
-    return f"{words.plural(seeds, 'seed')}: too few for a claim (five needed)."
-
-
-def verdict(row: Mapping[str, Any]) -> str:
-    """How the claim came out against the baseline, of a comparison that was tested."""
-    if row["p_holm"] >= 0.05:
-        return "not told apart from"
-    return "better than" if (row["difference"] < 0) == (row["better"] == "lower") else "worse than"
-
-
-def cost_grids(cost: pd.DataFrame) -> list[tuple[str, Grid]]:
-    """A table of costs for each group of cells."""
-    head = ("encoding", "parameters", "of these positional", "FLOPs a token", "tokens seen", "tokens/s", "time a cell",
-            "peak memory", "cells")  # fmt: skip
-    grids = []
-    for values, group in cost.groupby(GROUP, dropna=False, sort=False):
-        rows = [
-            (
-                str(row["label"]),
-                words.count(row["parameters"]),
-                words.count(row["positional_parameters"]),
-                words.short_count(row["flops_per_token"]),
-                words.short_count(row["tokens_seen"]),
-                words.short_count(row["tokens_per_second"]),
-                words.duration(row["seconds"]),
-                words.size_in_bytes(row["peak_memory_bytes"]),
-                str(row["cells"]),
-            )
-            for row in group.to_dict("records")
-        ]
-        fields = ("label", "parameters", "positional_parameters", "flops_per_token", "tokens_seen", "tokens_per_second",
-                  "seconds", "peak_memory_bytes", "cells")  # fmt: skip
-        keys = tuple(tuple(row[field] for field in fields) for row in group.to_dict("records"))
-        grids.append((group_title(dict(zip(GROUP, values, strict=True))), Grid(head, tuple(rows), keys)))
-    return grids
-
-
-def time_grids(found: pd.DataFrame, baseline: str) -> list[tuple[str, Grid]]:
-    """Validation scores at equal steps and at equal wall-clock, for each group of cells."""
-    grids = []
-    for place, group in found.groupby(GROUP, dropna=False, sort=False):
-        decimals = words.decimals_for(group["at_end"])
-        better = group["better"].iloc[0]
-        title = f"{group_title(dict(zip(GROUP, place, strict=True)))}: validation {group['title'].iloc[0]}"
-        title += f", {better} is better" if isinstance(better, str) else ""
-        limit = words.duration(group["limit"].iloc[0])
-        head = ["encoding", "training time", "at equal steps", f"after {limit}"]
-        rows = []
-        for row in group.to_dict("records"):
-            texts = [str(row["label"]), words.duration(row["seconds"])]
-            texts.append(words.with_half_width(row["at_end"], row["at_end_half"], decimals))
-            in_time = words.with_half_width(row["in_time"], row["in_time_half"], decimals)
-            texts.append(in_time if row["n"] else str(row["why"]))
-            if baseline:
-                apart = words.with_half_width(row["difference"], row["difference_half"], decimals, signed=True)
-                texts.append("baseline" if row["encoding"] == baseline else apart if row["pairs"] else "\u2013")
-            rows.append(tuple(texts))
-        if baseline:
-            head.append(f"difference from {baseline} then")
-        keys = tuple(
-            (row["label"], row["seconds"], row["at_end"], row["in_time"], row["difference"])[: len(head)]
-            for row in group.to_dict("records")
-        )
-        grids.append((title, Grid(tuple(head), tuple(rows), keys)))
-    return grids
-
-
-def tuning_grids(tuning: pd.DataFrame) -> list[tuple[str, Grid]]:
-    """A table of what was tried for each group of cells: validation scores by value, the taken one marked."""
-    grids = []
-    for place, group in tuning.groupby(GROUP, dropna=False, sort=False):
-        settings = list(dict.fromkeys(group["setting"]))
-        decimals = words.decimals_for(group["mean"])
-        better = next((value for value in group["better"] if isinstance(value, str)), "")
-        metric = next((value for value in group["title"] if isinstance(value, str)), "score")
-        rows = []
-        for label, mine in group.groupby("label", sort=False):
-            by_setting = {row["setting"]: row for row in mine.to_dict("records")}
-            spread = mine["mean"].max() - mine["mean"].min()
-            texts = [_tried(by_setting.get(setting), decimals) for setting in settings]
-            rows.append((str(label), *texts, words.number(spread, decimals)))
-        title = f"{group_title(dict(zip(GROUP, place, strict=True)))}: validation {metric}"
-        title += f", {better} is better" if better else ""
-        grids.append((title, Grid(("encoding", *settings, "best to worst"), tuple(rows))))
-    return grids
-
-
-def _tried(row: Mapping[str, Any] | None, decimals: int) -> str:
-    if row is None:
-        return "not asked for"
-    if not row["n"]:
-        return "no score"
-    text = words.with_half_width(row["mean"], (row["high"] - row["low"]) / 2, decimals)
-    seeds = f" ({row['n']} of {words.plural(row['cells'], 'seed')})" if row["n"] < row["cells"] else ""
-    return f"{text}{seeds}{', taken' if row['taken'] else ''}"
-
-
-def unscored(summary: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """The metrics that some finished cells do not have at one length: where, at which length, why."""
-    empty = summary[(summary["n"] == 0) & summary["main"].astype(bool)]
-    done = summary[summary["n"] > 0]
-    partly = empty.merge(done[[*GROUP, "encoding"]].drop_duplicates(), on=[*GROUP, "encoding"])
-    return [
-        (f"{row['encoding']}, {group_title(row)}", f"{row['evaluated']:,}", str(row["why"]))
-        for row in partly.to_dict("records")
-    ]
-
-
-def different_configurations(differences: pd.DataFrame) -> list[tuple[str, str]]:
-    """What differs beside the encoding, and in which cells."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for row in differences.to_dict("records"):
-        text = f"{row['key']} is {row['value']}, the baseline's {row['baseline_value']}"
-        text = text if row["key"] else "no baseline cell to hold it against"
-        where = f"{row['encoding']} ({group_title(row)}"
-        found.setdefault(text, {}).setdefault(where, []).append(str(row["seed"]))
-    return [
-        (text, "; ".join(f"{where}, seed {words.listed(seeds)})" for where, seeds in places.items()))
-        for text, places in found.items()
-    ]
+def _curve_metric(record: Record) -> dict[str, Any]:
+    """The metric by which validation chose the cell's model."""
+    metrics: dict[Any, dict[str, Any]] = {metric["name"]: metric for metric in record.get("metrics") or []}
+    return metrics.get(record.get("choice")) or record.get("metric") or {}

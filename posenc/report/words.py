@@ -8,16 +8,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from posenc.common.text import harmless
+from posenc.records.record import is_number
+
 MINUS = "\u2212"
-
-
-class Markdown(str):
-    """Text that is Markdown already, so that it is not escaped again."""
-
-
-def is_number(value: Any) -> bool:
-    """Whether there is a finite number here (pandas writes a missing one as NaN or None)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def decimals_for(values: Iterable[Any]) -> int:
@@ -119,9 +113,7 @@ def listed(values: Iterable[Any]) -> str:
 
 def markdown(value: Any) -> str:
     """Any value as Markdown that shows it as it is: no markup, no HTML, no end of a table's cell."""
-    if isinstance(value, Markdown):
-        return value
-    text = " ".join(str(value).split("\n")).replace("\r", " ")
+    text = harmless(str(value).replace("\r", " ").replace("\n", " "))
     text = re.sub(r"([\\`*_{}\[\]|~$#!])", r"\\\1", text)
     return html.escape(text, quote=False)
 

@@ -1,0 +1,1 @@
+"""Softmax attention: one backend a file, and the fixed rule that chooses among them."""

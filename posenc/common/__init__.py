@@ -1,0 +1,1 @@
+"""What every room may use: errors, seeds, paths, files, checked TOML, memory."""

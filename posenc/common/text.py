@@ -1,0 +1,41 @@
+"""Text from elsewhere, made harmless before it is shown or written to a table."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def harmless(text: object) -> str:
+    """A text in which nothing can act on a terminal: control characters, and those that turn the order of writing,
+    are shown as `\\x1b` is. Line breaks and tabs stay.
+    """
+    return "".join(map(_shown, str(text)))
+
+
+def _shown(character: str) -> str:
+    acts = unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
+    if acts or character in TURNING:
+        return character.encode("unicode_escape", "surrogatepass").decode()
+    return character
+
+
+def masked(text: object) -> str:
+    """A text in which the passwords of its URIs are `***`: `http://user:***@host`, `?password=***`."""
+    text = re.sub(r"(\w://[^\s/:@]*):[^\s\"'<>]*@", r"\1:***@", str(text))
+    return re.sub(r"(?i)([?&;](?:\w*password|passwd|pwd|\w*token|\w*secret|api_?key)=)[^\s&;\"'<>)]+", r"\1***", text)
+
+
+def for_csv(text: str) -> str:
+    """A cell of a CSV that no spreadsheet takes for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The shapes of TOML files: tasks, cards, suites."""

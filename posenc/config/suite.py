@@ -1,0 +1,93 @@
+"""A suite as written in TOML: which tasks, encodings, lengths and seeds are compared, and with what."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from posenc.common.errors import ConfigError
+from posenc.common.toml import STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """Values as multiples of the one that a task has at its scale."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
+
+    times: list[float]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """One product of a suite: tasks x encodings x lengths x seeds x what `vary` names, with `set` fixed in all.
+
+    Attributes:
+        set_at: what is fixed at one scale alone, by the scale's name.
+        lengths: in tokens (`[64, 128]`), or multiples of the task's own at its scale (`{ times = [0.5, 1] }`).
+        tune: for each key of training its values (`[0.001, 0.002]`, or `{ times = [0.5, 1, 2] }` of the task's own),
+            tried for every encoding alike; the report shows the test scores of those that did best on validation,
+            over all seeds, and how much the choice mattered.
+        names: of rows in the report, by encoding: `learned` is BERT in one suite and nothing else in another.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
+
+    tasks: list[str]
+    encodings: list[str]
+    lengths: list[int] | Times = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    set: dict[str, Any] = field(default_factory=dict)
+    set_at: dict[Literal["smoke", "small", "paper"], dict[str, Any]] = field(default_factory=dict)
+    vary: dict[str, list[Any]] = field(default_factory=dict)
+    tune: dict[str, list[Any] | Times] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for kind in ("vary", "tune"):
+            for key, values in getattr(self, kind).items():
+                if not values:
+                    raise ConfigError(f"grid.{kind}.{key} = []: at least one value is wanted")
+        for key in self.tune:
+            if key in self.vary:
+                raise ConfigError(f"grid.tune.{key}: it stands in vary as well")
+            if not key.startswith("training."):
+                raise ConfigError(f"grid.tune.{key}: keys of training are wanted, since data and model stay the same")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """What is compared with what. Encodings are listed by name, so that what is installed does not change it.
+
+    Attributes:
+        claim: the encoding that is held against the baseline: on each task's main metric at the trained length, named
+            here before anything has run. What else differs is described in the report and not claimed.
+        time_limit: seconds that one cell may take; 0 for any.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
+
+    name: str
+    title: str
+    description: str = ""
+    baseline: str
+    claim: str = ""
+    scale: Literal["smoke", "small", "paper"] = "smoke"
+    seeds: list[int]
+    time_limit: float = 0.0
+    grid: list[Grid]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):  # it names the folder of the results
+            raise ConfigError(f"name = {self.name!r}: letters, digits, '.', '_' and '-' are wanted")
+        if self.time_limit < 0:
+            raise ConfigError(f"time_limit = {self.time_limit}: at least 0 seconds is wanted")
+        named = list(dict.fromkeys(encoding for grid in self.grid for encoding in grid.encodings))
+        if self.claim and self.claim == self.baseline:
+            raise ConfigError(f"claim = {self.claim!r}: it is the baseline; an encoding to hold against it is wanted")
+        if self.claim and self.claim not in named:
+            raise ConfigError(f"claim = {self.claim!r}: one of the suite's encodings is wanted: {', '.join(named)}")

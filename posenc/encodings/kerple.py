@@ -1,0 +1,58 @@
+"""KERPLE: kernelised relative positions (Chi et al. 2022)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from posenc.api.encoding import Context, Encoding
+from posenc.api.stack import Stack
+from posenc.api.starts import uniform_
+
+LEAST = 0.01
+"""r1 and r2 are kept at or above this, as in the authors' code."""
+
+
+def kept(parameter: Tensor, most: float | None = None) -> Tensor:
+    """A parameter's value within its bounds, with the gradient of the parameter itself.
+
+    The authors' code writes the bounds into the parameter before each pass; a pass here changes nothing that it reads.
+    """
+    return parameter + (parameter.clamp(LEAST, most) - parameter).detach()
+
+
+class Kerple(Encoding):
+    """score - r1 log(1 + r2 |i - j|), or with `power` score - r1 |i - j|^r2 (equations 4 and 5).
+
+    r1 and r2 are learnt, for each head and layer; they start from U(0, 2) and U(0, 1). With `power`, r2 is at most 2,
+    beyond which the kernel is none. The paper is causal; its kernels depend on |i - j| and serve both ways.
+
+    Options:
+        power: the power form; else the logarithmic one, which the paper prefers.
+    """
+
+    name = "kerple"
+    title = "a learnt penalty that grows with the logarithm, or a power, of the distance"
+    paper = "Chi et al. 2022, arXiv:2205.09921, equations 4 and 5"
+    relative = True
+    linear_reason = "not built: its logarithm is a sum of some fifty decays, each with a state of its own"
+
+    def __init__(self, stack: Stack, *, power: bool = False) -> None:
+        super().__init__(stack)
+        self.power = power
+        self.r1 = nn.Parameter(torch.empty(stack.layers, stack.heads))
+        self.r2 = nn.Parameter(torch.empty(stack.layers, stack.heads))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        for parameter, half in ((self.r1, 1.0), (self.r2, 0.5)):
+            uniform_(parameter, half, generator)
+            with torch.no_grad():
+                parameter.add_(half)
+
+    def distance_bias(self, distances: Tensor, context: Context) -> Tensor:
+        away = distances.abs().to(torch.promote_types(self.r1.dtype, torch.float32))
+        r1 = kept(self.r1[context.layer])[:, None]
+        r2 = kept(self.r2[context.layer], 2.0 if self.power else None)[:, None]
+        if self.power:  # 0 to the power of r2 has no gradient in r2 that is a number
+            return -r1 * torch.where(away > 0, away.clamp_min(1) ** r2, 0.0)
+        return -r1 * torch.log1p(r2 * away)

@@ -1,0 +1,52 @@
+"""Every metric of posenc's own objectives, told once; the report reads from a record how each is made from items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from posenc.api.metric import Metric, mean
+
+ACCURACY = mean("accuracy", "accuracy", "higher", test="mcnemar")
+F1 = Metric("f1", "F1", "higher", "f1", ("answer", "truth"))
+MATTHEWS = Metric("matthews", "Matthews' correlation", "higher", "matthews", ("answer", "truth"), share=False)
+SPEARMAN = Metric("spearman", "Spearman's rank correlation", "higher", "spearman", ("answer", "truth"), share=False)
+PEARSON = Metric("pearson", "Pearson's correlation", "higher", "pearson", ("answer", "truth"), share=False)
+BITS_PER_CHARACTER = mean("bits_per_character", "bits per character", "lower")
+BITS_PER_BYTE = Metric("bits_per_byte", "bits per byte", "lower", "mean", ("bits", "bytes"))
+PERPLEXITY = Metric("perplexity", "perplexity", "lower", "exp_mean", ("nats", "weight"))
+WORD_PERPLEXITY = Metric("word_perplexity", "perplexity by word", "lower", "exp_mean", ("nats", "words"))
+MASKED_LOSS = mean("masked_loss", "masked loss (nats)", "lower")
+MASKED_ACCURACY = mean("masked_accuracy", "masked accuracy", "higher")
+BLEU = Metric("bleu", "BLEU (sacreBLEU)", "higher", "bleu", ("translation", "reference"))
+TARGET_LOSS = mean("target_loss", "loss (nats a token)", "lower")
+
+KNOWN = {
+    metric.name: metric
+    for metric in (
+        ACCURACY, F1, MATTHEWS, SPEARMAN, PEARSON, BITS_PER_CHARACTER, BITS_PER_BYTE, PERPLEXITY, WORD_PERPLEXITY,
+        MASKED_LOSS, MASKED_ACCURACY, BLEU, TARGET_LOSS,
+    )
+}  # fmt: skip
+
+
+def without_share(records: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The names of the metrics in records whose differences cannot be told in per cent."""
+    written = [metric for record in records for metric in record.get("metrics") or []]
+    return {metric.name for metric in map(read, written) if not metric.share}
+
+
+def read(written: Mapping[str, Any]) -> Metric:
+    """A metric as a record has it. What a record of an earlier posenc does not say is that of posenc's own by its name.
+
+    A record's metric that this posenc cannot use (a later one's, a damaged one) has no interval over items.
+    """
+    name = str(written["name"])
+    told = {key: written[key] for key in (field.name for field in fields(Metric)) if key in written}
+    told |= {"items": tuple(told["items"])} if "items" in told else {}
+    plain: dict[str, Any] = {"name": name, "title": name, "better": "higher"}
+    try:
+        return Metric(**{**(asdict(KNOWN[name]) if name in KNOWN else plain), **told})
+    except (ValueError, TypeError):
+        return Metric(**plain)

@@ -1,0 +1,1 @@
+"""A suite's TOML to cells."""

@@ -1,0 +1,174 @@
+"""What is asked for: a suite by its name, and what a command line changes of it. What is wrong is told without torch.
+
+`posenc.plan.plan` makes the cells of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from posenc.api import registry
+from posenc.api.spec import relocated
+from posenc.common.errors import ConfigError, PluginError, UnknownNameError
+from posenc.common.toml import read_toml, validate
+from posenc.config.places import available, relocated_task, task_file, task_name
+from posenc.config.suite import Grid, Suite
+from posenc.config.task import SCALES
+
+RUNTIME = ("device", "precision", "backend", "threads", "processes")
+"""Keys of `runtime` that the command line has an option for."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a command line changes of a suite; None leaves it as it is."""
+
+    scale: str | None = None
+    tasks: Sequence[str] | None = None
+    encodings: Sequence[str] | None = None
+    lengths: Sequence[int] | None = None
+    seeds: Sequence[int] | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    data: Path | None = None
+
+
+def choose(
+    *,
+    scale: str | None = None,
+    tasks: Sequence[str] | None = None,
+    encodings: Sequence[str] | None = None,
+    lengths: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
+    data: str | Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    **runtime: Any,
+) -> Choice:
+    """A choice as options give it; `runtime` has the keys of RUNTIME, None where an option is not given.
+
+    Raises:
+        ConfigError: `data` is no folder.
+    """
+    own = {f"runtime.{key}": runtime[key] for key in RUNTIME if runtime.get(key) is not None}
+    return Choice(scale, tasks, encodings, lengths, seeds, own | dict(changes or {}), data_folder(data))
+
+
+def data_folder(given: str | Path | None) -> Path | None:
+    """--data, else POSENC_DATA, else None.
+
+    Raises:
+        ConfigError: it is no folder.
+    """
+    source = "--data" if given else "POSENC_DATA"
+    chosen = given or os.environ.get("POSENC_DATA")
+    if not chosen:
+        return None
+    folder = Path(chosen)
+    if not folder.is_dir():
+        raise ConfigError(f"{source} {folder}: no such folder")
+    return folder.absolute()
+
+
+def find_suite(given: str) -> Suite:
+    """A suite by its name, by the path of its TOML, or a task (by name or path): that alone over the default encodings.
+
+    A task without a `smoke` scale runs at the first that it has.
+
+    Raises:
+        UnknownNameError: neither. ConfigError: a wrong key, type or value in it.
+    """
+    suites, tasks = available("suites"), available("tasks")
+    path = suites.get(given) or (Path(given) if given.endswith(".toml") else None)
+    if path is not None:
+        if not path.is_file():
+            raise ConfigError(f"suite {given}: no such file")
+        raw = read_toml(path)
+        if "objective" in raw and "grid" not in raw:
+            return _of_task(given, raw)
+        suite = validate(Suite, raw, {}, str(path))
+        if not suite.seeds and not all(grid.seeds for grid in suite.grid):
+            raise ConfigError(f"{path}: seeds is empty")
+        return _relocated(suite, path.parent)
+    if given in tasks:
+        return _of_task(given, read_toml(tasks[given]))
+    raise UnknownNameError("suite or task", given, [*suites, *tasks])
+
+
+def _of_task(given: str, raw: Mapping[str, Any]) -> Suite:
+    """A task alone, over the default encodings."""
+    grid, name = Grid(tasks=[given], encodings=list(registry.DEFAULT)), task_name(given)
+    scales = raw.get("scales", {"small": {}})  # one that is the same at each scale reads the user's own data
+    scale = next((one for one in SCALES if one in scales), SCALES[0])
+    title = str(raw.get("title") or name)
+    suite = Suite(name=name.replace("/", "-"), title=title, baseline="sinusoidal", seeds=[0], grid=[grid])
+    return replace(suite, scale=scale)  # type: ignore[arg-type]  # one of SCALES
+
+
+def _relocated(suite: Suite, folder: Path) -> Suite:
+    """A suite in which the file paths of encodings, written from the folder that it lies in, hold here."""
+
+    def at(text: str) -> str:
+        return relocated(text, folder)
+
+    grids = [
+        replace(
+            grid,
+            tasks=[relocated_task(task, folder) for task in grid.tasks],
+            encodings=[at(encoding) for encoding in grid.encodings],
+            names={at(encoding): label for encoding, label in grid.names.items()},
+        )
+        for grid in suite.grid
+    ]
+    return replace(suite, baseline=at(suite.baseline), claim=at(suite.claim), grid=grids)
+
+
+def scale_wanted(suite: Suite, choice: Choice) -> str:
+    """The scale that is chosen."""
+    scale = choice.scale or suite.scale
+    if scale not in SCALES:
+        raise UnknownNameError("scale", scale, SCALES, "--scale")
+    return scale
+
+
+def tasks_wanted(suite: Suite, choice: Choice) -> list[str]:
+    """The suite's tasks that run, as it names them; `--tasks` may name one that has a path by that or by its name."""
+    named = list(dict.fromkeys(task for grid in suite.grid for task in grid.tasks))
+    chosen = []
+    for task in choice.tasks or ():
+        found = next(
+            (one for one in named if task in (one, task_name(one)) or relocated_task(task, Path()) == one), None
+        )
+        if found is None:
+            raise UnknownNameError(f"task of suite {suite.name}", task, map(task_name, named), "--tasks")
+        chosen.append(found)
+    return chosen or named
+
+
+def encodings_wanted(grid: Grid, choice: Choice) -> list[str]:
+    """The encodings of a grid that are chosen."""
+    encodings = list(choice.encodings or grid.encodings)
+    if encodings == ["all"]:
+        return [name for name in registry.entries() if name not in registry.NEED_OTHERS]
+    return encodings
+
+
+def require_known(suite: Suite, choice: Choice) -> None:
+    """Refuse names that nothing has, before what a plan needs is loaded: of the scale, of tasks, of encodings.
+
+    Raises:
+        UnknownNameError: such a name. ConfigError: an encoding that cannot be read.
+    """
+    scale_wanted(suite, choice)
+    tasks = tasks_wanted(suite, choice)
+    for index, grid in enumerate(suite.grid):
+        where = f"grid {index + 1} of suite {suite.name}"
+        for task in grid.tasks:
+            if task in tasks:
+                task_file(task, where)
+        for encoding in encodings_wanted(grid, choice):
+            with suppress(PluginError):  # one that cannot be loaded fails its own cells
+                registry.require_known(encoding, "--encodings" if choice.encodings else where)

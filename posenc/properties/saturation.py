@@ -1,0 +1,64 @@
+"""Linear attention at long vectors: from which norms on float32 loses rows, and whether that is told."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from posenc.api.encoding import Encoding
+from posenc.attention.linear.favor import counting, favor_attention, orthogonal_features
+from posenc.properties.hooks import hook_context
+from posenc.properties.subject import Outcome, Subject, parts_of
+
+NORMS = (8, 30, 60, 120, 200)
+HELD = 30
+"""Up to this norm of queries and keys no row may be lost."""
+OFF = 0.01
+LENGTH, FEATURES = 256, 256
+
+
+def _attended(encoding: Encoding, norm: float, dtype: torch.dtype) -> Tensor:
+    """Outputs (1,H,L,K) for queries and keys that have a norm before the encoding's hooks, in one precision."""
+    generator = torch.Generator().manual_seed(0)
+    shape, width = (3, 1, encoding.stack.heads, LENGTH, encoding.stack.head_width), encoding.stack.head_width
+    queries, keys, values = torch.randn(shape, generator=generator).to(dtype)
+    queries, keys = (norm * x / x.norm(dim=-1, keepdim=True) for x in (queries, keys))
+    projection = orthogonal_features(FEATURES, width, generator)
+    context = hook_context(encoding, torch.arange(LENGTH), queries=LENGTH)
+    at = context.query_positions
+
+    def rotate(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        # In float64 whatever the precision: what hooks lose of it is another finding's.
+        turned = encoding.rotate_query(query.double(), at, context), encoding.rotate_key(key.double(), at, context)
+        return turned[0].to(dtype), turned[1].to(dtype)
+
+    outside = encoding.linear_form == "outside"
+    queries, keys = (queries, keys) if outside else rotate(queries, keys)
+    return favor_attention(
+        queries, keys, values, projection, scale=encoding.score_scale, causal=encoding.stack.causal,
+        rotate=rotate if outside else None,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def saturation(subject: Subject) -> Outcome:
+    """Linear attention in float32 loses no row where queries and keys have norms up to 30; beyond, they are counted."""
+    measured, wrong = [], []
+    for stack, _, whole in subject.models(kind="performer", room=LENGTH):
+        shares, encoding = [], parts_of(whole)[0]
+        for norm in NORMS:
+            with counting() as found:
+                low = _attended(encoding, norm, torch.float32).double()
+            exact = _attended(encoding, norm, torch.float64)
+            size = exact.norm(dim=-1)
+            off = (low - exact).norm(dim=-1) > OFF * size.clamp_min(size.mean())  # equation 19 may give rows near 0
+            share, counted = off.double().mean().item(), found.share or 0.0
+            shares.append(f"{share:.1%} at {norm}")
+            if share > 1.5 * counted + OFF:
+                wrong.append(f"{stack} at norm {norm}: {share:.1%} are off, {counted:.1%} are counted")
+            if share and norm <= HELD:
+                wrong.append(f"{stack} at norm {norm}: {share:.1%} of rows are lost")
+        measured.append(f"{stack} {', '.join(shares)}")
+    if not measured:
+        return "", "", "it serves no linear attention"
+    return "told", f"rows off by over 1 % in float32, by norm: {'; '.join(measured)}", "; ".join(wrong)

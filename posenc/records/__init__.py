@@ -1,0 +1,1 @@
+"""Results on disk and what they say: the store, a record's shape, where numbers come from."""

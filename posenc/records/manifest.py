@@ -1,0 +1,49 @@
+"""What was planned of a suite, run after run: a command line that chose a part of it makes nothing else forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from posenc.records.record import dig
+
+
+def union(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a run, with the cells that the manifest before it has beyond its own.
+
+    They are kept where both are of one suite: `suite.definition` is the same, which hashes all that a command line
+    does not narrow. A cell of the same name is the same cell planned anew (its encoding's version may have changed),
+    and one whose task now reads other data is no part of the same comparison: neither is kept.
+    """
+    if before is None or not _of_one_suite(before, now):
+        return dict(now)
+    planned = {cell["name"] for cell in now["cells"]}
+    data: dict[Any, set[Any]] = {}
+    for cell in now["cells"]:
+        data.setdefault(cell["config"]["task"], set()).add(_data(cell))
+    left = [
+        cell
+        for cell in before["cells"]
+        if cell["name"] not in planned and _data(cell) in data.get(cell["config"]["task"], {_data(cell)})
+    ]
+    if not left:
+        return dict(now)
+    # In the order of before: a part of a suite that runs again does not come first for that.
+    known = {cell["name"]: place for place, cell in enumerate(before["cells"])}
+    cells = sorted([*left, *now["cells"]], key=lambda cell: known.get(cell["name"], len(known)))
+    cells.sort(key=lambda cell: cell["config"]["seed"])  # which varies slowest in every plan
+    used = {cell["config"]["task"] for cell in cells}
+    tasks = {**(before.get("tasks") or {}), **(now.get("tasks") or {})}
+    return {**now, "cells": cells, "tasks": {name: task for name, task in tasks.items() if name in used}}
+
+
+def _of_one_suite(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """By their definitions; where the one before, of an older posenc, has none, by a cell that both have."""
+    was, is_now = (dig(manifest, ("suite", "definition")) for manifest in (before, now))
+    if was is None:
+        return bool({cell["id"] for cell in before["cells"]} & {cell["id"] for cell in now["cells"]})
+    return bool(was == is_now)
+
+
+def _data(cell: Mapping[str, Any]) -> Any:
+    return dig(cell, ("config", "data", "digest"))

@@ -1,0 +1,1 @@
+"""Tables to SVG: how figures look, and one file a kind of figure."""

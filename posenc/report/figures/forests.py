@@ -1,0 +1,180 @@
+"""Forest figures: paired differences from the baseline with their intervals, a line a row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from posenc.records.record import is_number
+from posenc.report import words
+from posenc.report.figures.canvas import Picture, file_name, svg_of
+from posenc.report.figures.labels import fitted, width_of
+from posenc.report.figures.style import FONT, MUTED, SMALL, STYLE, WIDTH, Look
+from posenc.report.places import group_title
+from posenc.report.statistics.tables import COLUMN, GROUP
+
+ROW = 0.27
+"""The height of a row in inches."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row: a difference, its interval over seeds, and that over the test items where there is one."""
+
+    label: str
+    mean: float
+    low: float
+    high: float
+    item_low: float
+    item_high: float
+    text: str
+    look: Look
+
+
+def differences(summary: pd.DataFrame, items: pd.DataFrame, styles: dict[str, Look]) -> list[Picture]:
+    """For each group of cells the difference of every encoding from the baseline, at the trained length."""
+    pictures = []
+    main = summary[summary["main"].astype(bool) & (summary["evaluated"] == summary["length"]) & (summary["pairs"] > 0)]
+    by_items = {tuple(row[name] for name in (*COLUMN, "encoding")): row for row in items.to_dict("records")}
+    for values, group in main.groupby([*GROUP, "split"], dropna=False, sort=False):
+        place = dict(zip([*GROUP, "split"], values, strict=True))
+        decimals = words.decimals_for(group["mean"])
+        rows = group.to_dict("records")
+        lines = []
+        for row in rows:
+            item = by_items.get(tuple(row[name] for name in (*COLUMN, "encoding")), {})
+            half = (row["difference_high"] - row["difference_low"]) / 2
+            lines.append(
+                Line(
+                    str(row["label"]),
+                    row["difference"],
+                    row["difference_low"],
+                    row["difference_high"],
+                    item.get("item_low", math.nan),
+                    item.get("item_high", math.nan),
+                    words.with_half_width(row["difference"], half, decimals, signed=True),
+                    styles[row["encoding"]],
+                )
+            )
+        baseline = str(group["baseline"].iloc[0])
+        axis = f"{group['title'].iloc[0]}, difference from {baseline}"
+        svg = _forest(lines, axis, rows[0]["better"], baseline)
+        shown = group[["encoding", "label", "pairs", "difference", "difference_low", "difference_high", "p", "named"]]
+        if len(items):
+            keys = [*COLUMN, "encoding"]
+            more = items[[*keys, "item_low", "item_high"]]
+            shown = group[[*keys, *[c for c in shown.columns if c not in keys]]].merge(more, on=keys, how="left")
+        alt = f"Differences from {baseline} with 95 % intervals: {words.listed(line.label for line in lines)}"
+        extra = "" if place["split"] in (None, "test") else f"-{place['split']}"
+        title = group_title(place) + ("" if place["split"] in (None, "test") else f" ({place['split']})")
+        pictures.append(
+            Picture(file_name("forest", place) + extra, "forest", place, title, alt, _notes(lines), svg, shown)
+        )
+    return pictures
+
+
+def _notes(lines: Sequence[Line]) -> tuple[str, ...]:
+    said = ["At the trained length. Point: mean of the differences paired by seed; bar: its 95 % interval."]
+    if any(not math.isnan(line.item_low) for line in lines):
+        said.append("Thin grey bar below: 95 % interval over the test items, the seeds as they are.")
+    return tuple(said)
+
+
+def overview(rows: Sequence[dict[str, Any]], styles: dict[str, Look], no_share: Collection[str]) -> list[Picture]:
+    """The comparison named by the suite in all groups of cells, in per cent of the baseline's score: one figure.
+
+    Args:
+        no_share: the metrics whose differences have no per cent.
+    """
+    lines, shown, left_out = [], [], []
+    for row in rows:
+        if not row["named"] or not row["pairs"] or not is_number(row["theirs"]):
+            continue
+        if row["metric"] in no_share or row["theirs"] <= 0:
+            left_out.append(_short_title(row, rows))
+            continue
+        share = (-100 if row["better"] == "lower" else 100) / abs(row["theirs"])
+        mean = row["difference"] * share
+        low, high = sorted((row["difference_low"] * share, row["difference_high"] * share))
+        text = words.with_half_width(mean, (high - low) / 2, 1, signed=True) + " %"
+        nothing = math.nan
+        # Where all of them are at one length, or of one attention, that need not be said in every row.
+        lines.append(Line(_short_title(row, rows), mean, low, high, nothing, nothing, text, styles[row["encoding"]]))
+        shown.append({**{key: row[key] for key in GROUP}, "encoding": row["encoding"], "per_cent": mean, "low": low,
+                      "high": high, "pairs": row["pairs"], "p_holm": row["p_holm"]})  # fmt: skip
+    if len(lines) < 2:
+        return []
+    claim, baseline = rows[0]["claim"], rows[0]["baseline"]
+    svg = _forest(lines, f"{claim}: gain on {baseline}, in per cent of its score", "higher", str(baseline))
+    alt = f"{claim} against {baseline} in each group, with 95 % intervals"
+    title = f"{claim} against {baseline}, named by the suite"
+    notes = ["To the right is better, whichever way the metric runs."]
+    if left_out:
+        notes.append(
+            f"Left out: {words.listed(left_out)}, whose score has no per cent (a correlation, or not above 0)."
+        )
+    return [Picture("answer", "answer", {}, title, alt, tuple(notes), svg, pd.DataFrame(shown))]
+
+
+def _short_title(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+    parts = [row["task"]]
+    for key in ("attention", "variant", "length"):
+        if len({one[key] for one in rows if one["task"] == row["task"]}) > 1:
+            # Of what varies its values alone: this is a line of a figure.
+            values = ", ".join(part.rpartition("=")[2] for part in str(row[key]).split(", "))
+            parts.append(f"L{row[key]}" if key == "length" else values)
+    return ", ".join(str(part) for part in parts if part)
+
+
+def _forest(lines: Sequence[Line], axis: str, better: Any, baseline: str) -> str:
+    """The SVG of a forest: names at the left, figures at the right, the baseline a line at nought."""
+    with mpl.rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False}):
+        names = [line.label for line in lines]
+        left = min(0.38 * WIDTH, max(map(width_of, names)) + 0.2)
+        right = max(width_of(line.text) for line in lines) + 0.2
+        top, bottom = 0.62, 0.5
+        height = top + bottom + ROW * len(lines)
+        figure = Figure(figsize=(WIDTH, height))
+        box = (left / WIDTH, bottom / height, (WIDTH - left - right) / WIDTH, ROW * len(lines) / height)
+        axes = figure.add_axes(box)
+        for place, line in enumerate(lines):
+            y = len(lines) - 1 - place
+            if not math.isnan(line.item_low):
+                axes.hlines(y - 0.22, line.item_low, line.item_high, color=MUTED, linewidth=1.2)
+            if not math.isnan(line.low):
+                axes.hlines(y, line.low, line.high, color=line.look.colour, linewidth=1.8)
+            axes.plot([line.mean], [y], marker=line.look.marker, color=line.look.colour, markersize=6, linestyle="none")
+        axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=0)
+        axes.set_ylim(-0.6, len(lines) - 0.4)
+        axes.set_yticks([])
+        _texts(axes, lines, names, left - 0.12)
+        low, high = axes.get_xlim()
+        axes.set_xlim(min(low, -0.05 * (high - low)), max(high, 0.05 * (high - low)))
+        axes.locator_params(axis="x", nbins=5)
+        axes.tick_params(length=3)
+        at: dict[str, Any] = {"xycoords": ("figure fraction", "axes fraction"), "textcoords": "offset points"}
+        axes.annotate(axis, (0, 1), xytext=(6, 26), fontsize=FONT, **at)
+        aside: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        aside |= {"fontsize": SMALL, "color": MUTED, "annotation_clip": False}
+        if better in ("lower", "higher"):
+            sides = ("better", "worse") if better == "lower" else ("worse", "better")
+            for text, ha, shift in ((f"← {sides[0]}", "right", -5), (f"{sides[1]} →", "left", 5)):
+                axes.annotate(text, (0, 1), xytext=(shift, 4), ha=ha, **aside)
+        axes.set_xlabel("")
+        axes.annotate(f"{baseline} = 0", (0, 0), xytext=(0, -24), ha="center", **aside)
+        return svg_of(figure)
+
+
+def _texts(axes: Axes, lines: Sequence[Line], names: Sequence[str], room: float) -> None:
+    for place, (line, name) in enumerate(zip(lines, fitted(names, room), strict=True)):
+        y = len(lines) - 1 - place
+        at: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": SMALL}
+        axes.annotate(name, (0, y), xycoords=("axes fraction", "data"), xytext=(-7, 0), ha="right", **at)
+        axes.annotate(line.text, (1, y), xycoords=("axes fraction", "data"), xytext=(7, 0), ha="left", **at)

@@ -1,0 +1,63 @@
+"""Scores at equal steps and at equal wall-clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from posenc.api.blocks import Note, Sources, Table, keyed, titled
+from posenc.api.sections import ReportSection, Section
+from posenc.report import words
+from posenc.report.places import group_title
+from posenc.report.statistics import walltime
+from posenc.report.statistics.tables import GROUP
+from posenc.report.view import View
+
+SAID = (
+    "Validation at the end of training (equal steps), and what each encoding had reached when the fastest of its group"
+    " had done all its steps, on straight lines between validations. Times were taken while training, perhaps beside"
+    " other cells."
+)
+
+
+class EqualTime(ReportSection):
+    name = "time"
+    order = 60
+
+    def make(self, view: View) -> Section | None:
+        """One table for each group of cells with two encodings or more."""
+        baseline = view.suite["baseline"]
+        found = walltime.equal_time(view.curves, baseline)
+        if found.empty:
+            return None
+        blocks = (Note(SAID), *titled(_tables(found, baseline)), Sources(view.sources("tables/time.csv")))
+        return Section("At equal wall-clock", blocks, link="Time", files={"time": found})
+
+
+def _tables(found: pd.DataFrame, baseline: str) -> Iterable[tuple[str, Table]]:
+    """Validation scores at equal steps and at equal wall-clock, for each group of cells."""
+    for place, group in found.groupby(GROUP, dropna=False, sort=False):
+        decimals = words.decimals_for(group["at_end"])
+        better = group["better"].iloc[0]
+        title = f"{group_title(dict(zip(GROUP, place, strict=True)))}: validation {group['title'].iloc[0]}"
+        title += f", {better} is better" if isinstance(better, str) else ""
+        limit = words.duration(group["limit"].iloc[0])
+        head = ["encoding", "training time", "at equal steps", f"after {limit}"]
+        rows = []
+        for row in group.to_dict("records"):
+            texts = [str(row["label"]), words.duration(row["seconds"])]
+            texts.append(words.with_half_width(row["at_end"], row["at_end_half"], decimals))
+            in_time = words.with_half_width(row["in_time"], row["in_time_half"], decimals)
+            texts.append(in_time if row["n"] else str(row["why"]))
+            if baseline:
+                apart = words.with_half_width(row["difference"], row["difference_half"], decimals, signed=True)
+                texts.append("baseline" if row["encoding"] == baseline else apart if row["pairs"] else "\u2013")
+            rows.append(tuple(texts))
+        if baseline:
+            head.append(f"difference from {baseline} then")
+        keys = [
+            (row["label"], row["seconds"], row["at_end"], row["in_time"], row["difference"])[: len(head)]
+            for row in group.to_dict("records")
+        ]
+        yield title, Table(tuple(head), tuple(map(keyed, rows, keys)))

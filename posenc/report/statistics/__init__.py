@@ -1,0 +1,1 @@
+"""Records to tables: means, intervals, tests; nothing here words or draws anything."""

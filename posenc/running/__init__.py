@@ -1,0 +1,1 @@
+"""Many cells: the driver, the queue, engines, progress."""

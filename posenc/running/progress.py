@@ -1,0 +1,286 @@
+"""What a run looks like while it runs: a live table on a terminal, plain lines anywhere else.
+
+Reads only what the workers write: the ends of curves, and the record of a cell that has ended.
+Names and reasons go to rich as text, never as markup, so that they may hold anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from posenc.common.errors import StoreError
+from posenc.common.terminal import Terminal
+from posenc.common.text import harmless
+from posenc.records.record import DONE, FAILED, FAILURES, NOT_POSSIBLE, STATUSES, Record, is_number
+from posenc.records.store import Store
+
+TAIL = 16_384  # bytes of a curve that are read: some dozens of rows
+REDRAW = 0.5  # seconds between two drawings of a terminal
+STATUS = 30.0  # seconds between two status lines elsewhere
+
+
+@dataclass
+class State:
+    """How far one running cell is, from the end of its curve."""
+
+    step: int = 0
+    seconds: float = 0.0  # of training
+    loss: float | None = None
+    tokens_per_second: float | None = None
+
+
+def tail(path: Path, size: int = TAIL) -> list[dict[str, Any]]:
+    """The last whole rows of a curve; a row that is damaged or still being written is left out."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, 2)
+            start = max(0, end - size)
+            file.seek(start)
+            lines = file.read(end - start).split(b"\n")
+    except OSError:
+        return []
+    rows = []
+    for line in lines[1 if start else 0 : -1]:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+    return rows
+
+
+def number(value: Any) -> float | None:
+    """A finite number as a float, None for anything else that a row may hold."""
+    return float(value) if is_number(value) else None
+
+
+def state_of(rows: list[dict[str, Any]]) -> State:
+    """The last step, and the speed over the rows given (so that a pause before a resume does not count)."""
+    train = [row for row in rows if "split" not in row]
+    if not train:
+        return State()
+    first, last = train[0], train[-1]
+    state = State(last["step"], number(last.get("seconds")) or 0.0, number(last.get("loss")))
+    tokens, seconds = number(last.get("tokens")), state.seconds
+    if tokens is not None and len(train) > 1 and seconds > (number(first.get("seconds")) or 0.0):
+        tokens, seconds = tokens - (number(first.get("tokens")) or 0.0), seconds - (number(first.get("seconds")) or 0.0)
+    if tokens is not None and seconds > 0:
+        state.tokens_per_second = tokens / seconds
+    return state
+
+
+def style_of(status: str) -> str:
+    """The colour of a cell's end."""
+    return "green" if status == DONE else "bold red" if status in FAILURES else "yellow"
+
+
+def plain(text: object) -> str:
+    """One line in which nothing can move the cursor or colour the screen."""
+    return harmless(text).replace("\n", " ").replace("\t", " ")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: `14.2 s`, `5 min`, `2 h 10 min`; `?` where unknown."""
+    if seconds is None or not math.isfinite(seconds):
+        return "?"
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 20 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours = round(minutes / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def count(value: float | None) -> str:
+    """A count for people: `950`, `20.5k`, `1.2M`."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if value < 1000 else f"{value / 1000:.1f}k" if value < 1e6 else f"{value / 1e6:.1f}M"
+
+
+def main_score(record: Record) -> str:
+    """`bits per character 3.01`: the main metric on the test split, at the length trained on if it is there."""
+    metric = record.get("metric") or {}
+    found = [
+        score
+        for score in record.get("scores") or []
+        if score.get("split") == "test"
+        and score.get("metric") == metric.get("name")
+        and number(score.get("value")) is not None
+    ]
+    found.sort(key=lambda score: score.get("length") != record["config"].get("length"))
+    return f"{metric.get('title') or metric.get('name')} {found[0]['value']:.4g}" if found else ""
+
+
+class Progress:
+    """Shows a run as it goes; a context manager that the driver tells what starts and what has ended.
+
+    Cells that have a record when the run begins count as ended, unless they are started again.
+    """
+
+    def __init__(self, store: Store, cells: list[dict[str, Any]], console: Console | None = None) -> None:
+        self.store = store
+        self.console = console or Terminal()
+        self._cells = {cell["id"]: cell for cell in cells}
+        self._ended: dict[str, str] = {}
+        self._running: dict[str, State] = {}
+        self._live: Live | None = None
+        self._start = self._drawn = monotonic()
+        self._finished_work = 0.0
+        self._kept: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self._start = monotonic()
+        self._drawn = -math.inf if self.console.is_terminal else self._start
+        for cell_id in self._cells:
+            with suppress(StoreError):  # a damaged record is the driver's to refuse
+                if (record := self.store.read_record(cell_id)) is not None:
+                    self._ended[cell_id] = record["status"]
+        self._kept = set(self._ended)
+        before = f", {len(self._kept)} of them ended before" if self._kept else ""
+        self._say(Text(f"{len(self._cells)} cells{before}; results in {plain(self.store.folder)}"))
+        if self.console.is_terminal:
+            self._live = Live(self._table(), console=self.console, auto_refresh=False, transient=True)
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, trace)
+            self._live = None
+        self._say(Text(f"{self.summary()}; {duration(monotonic() - self._start)}"))
+
+    def started(self, cell_id: str) -> None:
+        self._kept.discard(cell_id)
+        self._ended.pop(cell_id, None)
+        self._running[cell_id] = State()
+        self._redraw()
+
+    def ended(self, cell_id: str, status: str, reason: str | None = None) -> None:
+        state = self._running.pop(cell_id, State())
+        self._ended[cell_id] = status
+        if cell_id in self._kept:
+            return  # counted when the run began; nothing has happened now
+        # A cell that failed at once took hardly any time: it must not make the rest look fast.
+        part = 1.0 if status == DONE else min(1.0, state.step / self._steps(cell_id))
+        self._finished_work += part * self._work(cell_id)
+        self._say(self._end_line(cell_id, status, reason))
+        self._redraw()
+
+    def refresh(self) -> None:
+        """Read how far the running cells are and show it; as cheap as nothing when called too often."""
+        now = monotonic()
+        if now - self._drawn < (STATUS if self._live is None else REDRAW):
+            return
+        for cell_id in self._running:
+            self._running[cell_id] = state_of(tail(self.store.cell_folder(cell_id) / "curve.jsonl"))
+        if self._live is None:
+            self._drawn = now
+            self._say(Text(f"{self.summary()}; left: {duration(self.time_left())}"))
+        else:
+            self._redraw()
+
+    def summary(self) -> str:
+        """`12 done, 1 failed, 2 running, 12 left`."""
+        statuses = list(self._ended.values())
+        failed = sum(status in FAILURES for status in statuses)
+        impossible = statuses.count(NOT_POSSIBLE)
+        parts = [
+            (len(statuses) - failed - impossible, STATUSES[DONE]),
+            (failed, STATUSES[FAILED]),
+            (impossible, STATUSES[NOT_POSSIBLE]),
+        ]
+        parts += [(len(self._running), "running"), (len(self._cells) - len(statuses) - len(self._running), "left")]
+        return ", ".join(f"{n} {what}" for n, what in parts if n or what == STATUSES[DONE])
+
+    def time_left(self) -> float | None:
+        """Seconds to the end, from the work done since the start and the time that it took, all workers together."""
+        waiting = self._cells.keys() - self._ended.keys() - self._running.keys()
+        left = sum(self._work(cell_id) for cell_id in waiting)
+        done = self._finished_work
+        for cell_id, state in self._running.items():
+            work = self._work(cell_id)
+            part = min(1.0, state.step / self._steps(cell_id))
+            done += part * work
+            left += (1 - part) * work
+        return left * (monotonic() - self._start) / done if done else None
+
+    def _steps(self, cell_id: str) -> int:
+        return max(1, int((self._cells.get(cell_id, {}).get("config", {}).get("training") or {}).get("steps") or 1))
+
+    def _work(self, cell_id: str) -> float:
+        """Tokens to train on: what cells of one suite mostly differ by."""
+        config = self._cells.get(cell_id, {}).get("config", {})
+        batch = number((config.get("training") or {}).get("batch")) or 1.0
+        return self._steps(cell_id) * batch * (number(config.get("length")) or 1.0)
+
+    def _name(self, cell_id: str) -> str:
+        return plain(self._cells.get(cell_id, {}).get("name", cell_id))
+
+    def _end_line(self, cell_id: str, status: str, reason: str | None) -> Text:
+        width = len(str(len(self._cells)))
+        line = Text(f"[{len(self._ended):>{width}}/{len(self._cells)}] {self._name(cell_id)} ")
+        line.append(STATUSES[status], style_of(status))
+        try:
+            record = self.store.read_record(cell_id) or {}
+        except StoreError as error:
+            record, reason = {}, reason or str(error)
+        seconds = number((record.get("times") or {}).get("seconds"))
+        if seconds is not None and status != NOT_POSSIBLE:
+            line.append(f" {duration(seconds)}")
+        score = main_score(record) if status == DONE and record else ""
+        if score or reason:
+            line.append(f"  {plain(score or reason)}" if status == DONE else f": {plain(reason)}")
+        return line
+
+    def say(self, line: str) -> None:
+        """Something that the one who runs this should know, as it happens."""
+        self._say(Text(plain(line)))
+
+    def _say(self, line: Text) -> None:
+        """A line that stays; above the table on a terminal. Not folded, so that a log has one line an event."""
+        self.console.print(line, soft_wrap=True)
+
+    def _redraw(self) -> None:
+        if self._live is not None and monotonic() - self._drawn >= REDRAW:
+            self._drawn = monotonic()
+            self._live.update(self._table(), refresh=True)
+
+    def _table(self) -> Group:
+        grid = Table.grid(padding=(0, 2))
+        for column in range(6):
+            grid.add_column(justify="left" if column < 2 else "right", no_wrap=True, overflow="ellipsis")
+        shown = max(1, self.console.height - 4)
+        for cell_id, state in list(self._running.items())[:shown]:
+            steps = self._steps(cell_id)
+            rate = state.seconds / state.step if state.step else None
+            loss = "diverged" if state.step and state.loss is None else f"loss {state.loss:.3f}" if state.step else ""
+            grid.add_row(
+                Text(self._name(cell_id)),
+                ProgressBar(total=steps, completed=min(state.step, steps), width=16),
+                Text(f"{state.step}/{steps}"),
+                Text(loss),
+                Text(f"{count(state.tokens_per_second)} tokens/s" if state.tokens_per_second else ""),
+                Text(duration(rate * max(0, steps - state.step)) if rate else "starting" if not state.step else ""),
+            )
+        foot = f"{self.summary()}; {duration(monotonic() - self._start)} so far, left: {duration(self.time_left())}"
+        if len(self._running) > shown:
+            foot += f" ({len(self._running) - shown} running cells not shown)"
+        return Group(grid, Text(foot, no_wrap=True, overflow="ellipsis"))

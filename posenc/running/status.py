@@ -1,0 +1,80 @@
+"""How far a suite has come, by its records: of what a run needs, this loads the least."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from posenc.common.errors import StoreError
+from posenc.config.places import available
+from posenc.plan.asked import find_suite
+from posenc.plan.code import code_of
+from posenc.records import provenance
+from posenc.records.record import STATUSES, Record, is_failure
+from posenc.records.store import Store
+
+
+def store_for(suite: str, results: str | Path) -> Store:
+    """The results of a suite, by its name, its TOML's path, or a task's name."""
+    known = suite in available("suites") or suite in available("tasks") or suite.endswith(".toml")
+    return Store(Path(results) / (find_suite(suite).name if known else suite))
+
+
+def is_stale(record: Record) -> bool:
+    """Whether other code made a record: another commit, changes that no commit holds, then or now, or another plug-in.
+
+    A plug-in is another one where any of its package's files has changed, at whatever version.
+    """
+    now = provenance.code()
+    plugins = code_of(record["config"])
+    return bool(record.get("code") != now or now["dirty"] or record.get("plugins", {}) != plugins)
+
+
+COUNTED = {
+    **STATUSES,
+    **{word: word for word in ("running", "started", "left", "unusable")},
+    "other_code": "other code",
+}
+"""What is counted, in the order in which it is told, and the words for it."""
+
+
+@dataclass
+class Status:
+    """Counts of a suite's cells, who runs it now, and what is wrong.
+
+    `started` counts cells with a curve and no record that no driver runs now; `other_code` counts records made by
+    another commit, with uncommitted changes, or by a plug-in whose files have changed since.
+    """
+
+    holder: dict[str, Any] | None
+    counts: Counter[str] = field(default_factory=Counter)
+    failed: list[Record] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+
+
+def status(suite: str, results: str | Path = "results") -> Status:
+    """How far the last run of a suite has come.
+
+    Raises:
+        StoreError: it never ran here.
+    """
+    store = store_for(suite, results)
+    cells, found = store.read_manifest()["cells"], Status(store.holder())
+    for cell in cells:
+        try:
+            record = store.read_record(cell["id"])
+        except StoreError as error:
+            found.unusable.append(str(error))
+            found.counts["unusable"] += 1
+            continue
+        if record is None:
+            begun = store.has_curve(cell["id"])
+            found.counts["left" if not begun else "running" if found.holder is not None else "started"] += 1
+            continue
+        found.counts[record["status"]] += 1
+        found.counts["other_code"] += is_stale(record)
+        if is_failure(record):
+            found.failed.append(record)
+    return found

@@ -1,0 +1,53 @@
+"""Where and how precisely a cell computes: device, threads, repeatable results, autocast; its model as it starts.
+
+What else a GPU run needs: `posenc.backbone.compilation` (Inductor, CUDA graphs) and `posenc.attention.softmax.kernel`
+(which backend). What a task may ask for stands in `RuntimeConfig` of `posenc.config.task`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from posenc.backbone.transformer import Transformer
+from posenc.common.errors import NotPossibleError
+from posenc.common.memory import keep_freed_memory
+from posenc.config.settings import Settings
+from posenc.config.task import RuntimeConfig
+
+
+def require_device(device: str) -> None:
+    """Raise NotPossibleError where the device is not there; no other is taken in its place."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise NotPossibleError("device 'cuda': torch finds no GPU on this machine")
+
+
+def set_up(runtime: RuntimeConfig) -> None:
+    """Threads, and results that repeat to the bit.
+
+    Raises:
+        NotPossibleError: the device is not there; no other is taken in its place.
+    """
+    require_device(runtime.device)
+    torch.set_num_threads(runtime.threads)
+    keep_freed_memory()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with this
+    # On CUDA some kernels (attention's backward with a bias) have no repeatable form: there a warning must do.
+    torch.use_deterministic_algorithms(True, warn_only=runtime.device == "cuda")
+
+
+def make_model(settings: Settings) -> Transformer:
+    """The cell's model as it starts, on its device."""
+    runtime = settings.runtime
+    model = Transformer(settings.backbone, settings.encoding_name, settings.max_length, runtime.backend)
+    return model.to(runtime.device).initialise(settings.seed)
+
+
+@contextmanager
+def precision(runtime: RuntimeConfig) -> Iterator[None]:
+    """Autocast to bf16 where the cell asks for it."""
+    with torch.autocast(runtime.device, torch.bfloat16, enabled=runtime.precision == "bfloat16"):
+        yield

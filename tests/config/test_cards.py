@@ -1,0 +1,76 @@
+"""Cards state where a task's model departs from the one it is named after, and what they state of ours is so."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from posenc.backbone.transformer import Transformer
+from posenc.common.toml import read_toml
+from posenc.config.task import available, task_at
+
+TASKS = sorted(available("tasks"))
+OF_BERT = [name for name in TASKS if task_at(name, "paper", {}).backbone.form == "encoder" and name != "theory"]
+
+
+def told(name: str) -> str:
+    """All departures of a task's card, one a line."""
+    return "\n".join(task_at(name, "paper", {}).card.departures)
+
+
+def model(name: str) -> Transformer:
+    with torch.device("meta"):
+        return Transformer(task_at(name, "paper", {}).backbone, "none", 64)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_card_states_its_departures_or_that_there_is_none(name: str) -> None:
+    card: dict[str, Any] = read_toml(available("tasks")[name])["card"]
+    assert isinstance(card["departures"], list)
+    assert bool(card["departures"]) == (name != "theory"), "theory has no model"
+    assert all("here" in one for one in card["departures"]), "each says what stands here"
+
+
+@pytest.mark.parametrize("name", OF_BERT)
+def test_what_cards_say_of_bert_is_what_ours_is(name: str) -> None:
+    text, ours = told(name), model(name)
+    norms = [module for module in ours.modules() if isinstance(module, nn.LayerNorm)]
+    assert {norm.eps for norm in norms} == {1e-5} and "1e-12 to the variance; here 1e-5" in text
+    assert not [name for name, part in ours.named_children() if isinstance(part, nn.LayerNorm)]
+    assert "layer norm after the sum of" in text and "here none" in text
+    assert task_at(name, "paper", {}).backbone.attention_dropout == 0 and "attention weights; here none" in text
+    assert "standard deviation of 0.02" in text or "standard deviation 0.02" in text
+    assert task_at(name, "paper", {}).backbone.dropout == 0.1, "which needs no word, as it is BERT's"
+
+
+def test_what_the_translation_cards_say_is_what_ours_is() -> None:
+    for name in ("wmt14", "multi30k"):
+        text, ours = told(name), model(name)
+        norms = [module for module in ours.modules() if isinstance(module, nn.LayerNorm)]
+        assert {norm.eps for norm in norms} == {1e-5} and "and 1e-5" in text
+        biases = [n for n, _ in ours.named_parameters() if re.search(r"attention\.query\.bias$", n)]
+        assert biases and "there are biases" in text
+        assert task_at(name, "paper", {}).training.epsilon == 1e-9 and "here Vaswani et al.'s 1e-9" in text
+    small, base = (task_at(name, "paper", {}).backbone for name in ("multi30k", "wmt14"))
+    for one, other in [
+        ("layers", "6 + 6 layers"),
+        ("width", "512 wide"),
+        ("heads", "8 heads"),
+        ("feedforward", "2048"),
+    ]:
+        assert str(getattr(base, one)) in other and other in told("multi30k")
+    assert (
+        f"here {small.layers} + {small.layers}, {small.width} wide, {small.heads} heads, {small.feedforward} and"
+        in (told("multi30k"))
+    )
+
+
+def test_what_the_performers_card_says_is_what_ours_is() -> None:
+    text, backbone = told("enwik8"), task_at("enwik8", "paper", {}).backbone
+    assert backbone.tied and "here it is the embedding table, without" in text
+    assert f"here {backbone.features}" in text
+    assert int(64 * torch.tensor(64.0).log()) == 266 and "266 of them" in text

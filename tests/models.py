@@ -1,0 +1,80 @@
+"""Small models of every built-in encoding, exact ones, and what they answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from posenc.api import registry
+from posenc.api.stack import Stack
+from posenc.backbone.config import BackboneConfig
+from posenc.backbone.transformer import Transformer
+
+STACK = Stack(layers=2, heads=2, width=16, head_width=8, max_length=64, causal=True)
+FORMS = ["decoder", "encoder", "encoder-decoder"]
+VOCABULARY = 20
+
+
+def serves(name: str, form: str) -> bool:
+    """Whether an encoding can be in each stack of a form."""
+    directions = {"decoder": {"causal"}, "encoder": {"bidirectional"}}.get(form, {"causal", "bidirectional"})
+    return directions <= registry.create(name, STACK).directions
+
+
+def built_in(attention: str) -> list[str]:
+    """Built-in names that this attention takes, and some compositions."""
+    names = [name for name in registry.BUILT_IN if registry.create(name, STACK).why_not(attention) is None]
+    return names + (["sinusoidal+rope", "t5+shaw+rope"] if attention == "softmax" else ["learned+rope_outside"])
+
+
+def served(attention: str, *forms: str) -> list[tuple[str, str]]:
+    """Those names, each with the forms of these that it can be in."""
+    return [(name, form) for form in forms for name in built_in(attention) if serves(name, form)]
+
+
+def every(*forms: str) -> pytest.MarkDecorator:
+    """Each attention with each encoding that it takes, and of several forms with each that it can be in."""
+    cases = [(attention, *case) for attention in ("softmax", "performer") for case in served(attention, *forms)]
+    if len(forms) == 1:
+        cases = [case[:2] for case in cases]
+    names = ("attention", "name", "form")[: 2 if len(forms) == 1 else 3]
+    return pytest.mark.parametrize(names, cases, ids=["-".join(case) for case in cases])
+
+
+EVERY = every("decoder")
+SOFTMAX = pytest.mark.parametrize("name", built_in("softmax"))
+
+
+CACHED = [name for name in built_in("softmax") if registry.create(name, STACK).cached_decoding]
+
+
+def model_of(name: str = "none", *, seed: int = 3, max_length: int = 64, **changes: Any) -> Transformer:
+    shape = {"layers": 2, "width": 16, "heads": 2, "feedforward": 24, "vocabulary": VOCABULARY}
+    shape |= {"features": 12, "chunk": 4}
+    return Transformer(BackboneConfig(**(shape | changes)), name, max_length).initialise(seed)
+
+
+def exact(name: str = "none", *, larger: float = 2.0, **changes: Any) -> Transformer:
+    """In float64, ready to answer, with parameters far from a start where attention is nearly even."""
+    model = model_of(name, **changes).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1 or not parameter.any():
+                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+                parameter.add_(0.3 * noise)
+            parameter.mul_(larger)
+    return model
+
+
+def tokens_of(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randint(0, VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def answer(model: Transformer, tokens: Tensor, **more: Any) -> Tensor:
+    """Logits; an encoder-decoder reads one fixed source."""
+    if model.config.form == "encoder-decoder":
+        return model(tokens_of(tokens.shape[0], 7, seed=5), tokens, **more)
+    return model(tokens, **more)

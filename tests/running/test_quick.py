@@ -1,0 +1,66 @@
+"""What takes minutes: the suite `quick` with two of its seeds, and a real task on real data. `nox -s slow`."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from posenc.records.store import Store
+
+pytestmark = pytest.mark.slow
+
+
+def run(*arguments: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "posenc", "run", *arguments], cwd=folder, capture_output=True, text=True, timeout=1700
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_quick_tells_encodings_apart(tmp_path: Path) -> None:
+    output = run("quick", "--seeds", "0,1", folder=tmp_path)
+    assert "18 cells" in output
+    scores: dict[tuple[str, str, int], list[float]] = {}
+    for record in Store(tmp_path / "results" / "quick").records():
+        assert record["status"] == "done", record["traceback"]
+        for row in record["scores"]:
+            if row["split"] == "test" and row["value"] is not None:
+                config = record["config"]
+                key = (config["backbone"]["attention"], config["encoding"]["name"], row["length"])
+                scores.setdefault(key, []).append(row["value"])
+    assert all(len(values) == 2 for values in scores.values())
+    mean = {key: statistics.mean(values) for key, values in scores.items()}
+    assert max(max(scores["softmax", "rope", 64]), max(scores["softmax", "shaw", 64])) < min(
+        scores["softmax", "none", 64]
+    )
+    assert mean["softmax", "sinusoidal", 64] < mean["softmax", "none", 64]
+    # Beyond the trained length: sinusoids fail, distances that are clipped or in buckets hold.
+    assert mean["softmax", "sinusoidal", 256] > mean["softmax", "sinusoidal", 64] + 0.3
+    assert mean["softmax", "shaw", 256] < mean["softmax", "shaw", 64] + 0.1
+    assert ("softmax", "learned", 256) not in scores
+
+
+@pytest.mark.data
+@pytest.mark.skipif("POSENC_DATA" not in os.environ, reason="POSENC_DATA names no folder of official data")
+def test_enwik8_runs_on_the_real_file(tmp_path: Path) -> None:
+    changes = {
+        "training.steps": 80, "training.warmup": 10, "training.batch": 8, "training.validate_every": 40,
+        "evaluation.tokens": 32768, "backbone.layers": 2,
+    }  # fmt: skip
+    settings = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
+    data = ["--data", os.environ["POSENC_DATA"]]
+    run("enwik8", "--scale", "small", *data, "--encodings", "sinusoidal,rope", *settings, folder=tmp_path)
+    records = list(Store(tmp_path / "results" / "enwik8").records())
+    assert len(records) == 2
+    for record in records:
+        test = {row["length"]: row["value"] for row in record["scores"] if row["split"] == "test"}
+        assert test[256] < record["baselines"]["unigram"]
+        assert record["data"]["bytes"] == 100_000_000 or "only" in record["data"]["note"]
+    page = (tmp_path / "results" / "enwik8" / "report" / "report.md").read_text()
+    assert "enwik8" in page

@@ -1,0 +1,95 @@
+"""What a command loads: each in a process of its own, by what that process has imported at its end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runs import environment, options, posenc
+
+SUITE = ("enwik8", "--encodings", "none", "--seeds", "0", "--lengths", "16", *options(training__steps=2))
+REPORT = {"scipy", "seaborn", "pandas", "matplotlib", "statsmodels"}
+CODE = """
+import atexit, os, sys
+wanted = os.environ["WANTED"].split(",")
+atexit.register(lambda: print("LOADED", *sorted(set(sys.modules) & set(wanted))))
+from posenc.cli import main
+main(sys.argv[1:])
+"""
+
+
+def loaded(folder: Path, *arguments: str, of: set[str], status: int = 0) -> set[str]:
+    """Which modules of `of` a command has imported when it ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *arguments], cwd=folder, env=environment(WANTED=",".join(of)), text=True,
+        capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == status, done.stdout + done.stderr
+    return set(done.stdout.rsplit("LOADED", 1)[1].split())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a tiny suite has run."""
+    folder = tmp_path_factory.mktemp("finished")
+    posenc(folder, "run", *SUITE)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["status", "enwik8"], 0),
+        (["list", "tasks"], 0),
+        (["list", "suites"], 0),
+        (["show", "quick"], 0),
+        (["compare", "enwik8", "enwik8"], 0),
+        (["report", "enwik8"], 0),
+        (["report", "enwik8", "--output", "elsewhere"], 0),
+        (["run", "quik"], 2),
+        (["plan", "quik"], 2),
+        (["status", "quik"], 2),
+        (["report", "quik"], 2),
+        (["compare", "quik", "enwik8"], 2),
+        (["show", "quik"], 2),
+        (["run", "quick", "--tasks", "enwik"], 2),
+        (["run", "quick", "--encodings", "none,roope"], 2),
+        (["run", "quick", "--scale", "smal"], 2),
+        (["run", "quick", "--rerun", "mising"], 2),
+        (["run", "quick", "--engine", "raay"], 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_needs_no_model_loads_no_torch(finished: Path, arguments: list[str], status: int) -> None:
+    assert loaded(finished, *arguments, of={"posenc", "torch"}, status=status) == {"posenc"}
+
+
+def test_a_report_that_is_up_to_date_loads_none_of_its_libraries(finished: Path) -> None:
+    loaded(finished, "report", "enwik8", of=set())
+    assert loaded(finished, "report", "enwik8", of=REPORT) == set()
+
+
+def test_a_plan_loads_neither_the_compiler_nor_the_reports_libraries(tmp_path: Path) -> None:
+    for more in ([], ["--encodings", "all"]):
+        assert loaded(tmp_path, "plan", "quick", *more, of={"torch", "torch._dynamo", *REPORT}) == {"torch"}
+
+
+def test_a_finished_suite_starts_no_worker_and_makes_no_report_again(finished: Path) -> None:
+    posenc(finished, "run", *SUITE)
+    pages = [path for path in (finished / "results/enwik8/report").rglob("*") if path.is_file()]
+    before = {path: path.stat() for path in pages}
+    heavy = {"torch._dynamo", "mlflow", "multiprocessing.popen_spawn_posix", "posenc.report.render"}
+    assert pages and loaded(finished, "run", *SUITE, of=heavy) == set()
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in pages} == {
+        path: (found.st_ino, found.st_mtime_ns) for path, found in before.items()
+    }
+
+
+def test_a_mirror_that_is_gone_is_made_again(finished: Path) -> None:
+    posenc(finished, "run", *SUITE)
+    (finished / "results/mlflow.db").unlink()
+    assert loaded(finished, "run", *SUITE, of={"mlflow"}) == {"mlflow"}
+    assert os.path.getsize(finished / "results/mlflow.db") and loaded(finished, "run", *SUITE, of={"mlflow"}) == set()
