@@ -51,6 +51,8 @@ class Encoding(nn.Module):
 
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    formula: ClassVar[str] = ""
+    """What it adds or changes, in a line; s is the scaled score of query i and key j, n = i - j."""
     version: ClassVar[str] = "1"
     """Part of each cell's id: raise it when the numbers that the encoding gives change."""
 

@@ -32,6 +32,7 @@ class Alibi(Encoding):
     name = "alibi"
     title = "a penalty that grows with the distance, by a fixed slope for each head"
     paper = "Press et al. 2022, arXiv:2108.12409, section 3"
+    formula = "s - m_h |n|, m_h = 2^(-8h/H)"
     relative = True
     shared = True
     linear_reason = "not built: a decay for each head, as a kernel of its own"

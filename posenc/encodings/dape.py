@@ -28,6 +28,7 @@ class Dape(Encoding):
     name = "dape"
     title = "a bias by distance that a small network over the heads adapts to the scores"
     paper = "Zheng et al. 2024, arXiv:2405.14722, equation 4"
+    formula = "s + b + MLP over heads of [s; b]"
     linear_reason = "not possible: it changes the scores of all pairs"
     taps = 1
 
@@ -95,6 +96,7 @@ class DapeV2(Dape):
     name = "dape_v2"
     title = "a bias by distance that convolutions over heads and neighbouring keys adapt to the scores"
     paper = "Zheng et al. 2024, arXiv:2410.04798, section 3"
+    formula = "s + b + convolutions along keys of [s; b]"
     cached_decoding = False
     taps = 3
 

@@ -24,6 +24,7 @@ class Fox(Encoding):
     name = "fox"
     title = "gates that depend on the data and forget what lies behind them"
     paper = "Lin et al. 2025, arXiv:2503.02130, equations 5 to 8"
+    formula = "s + sum_{l=j+1..i} log sigmoid(w.x_l + b)"
     directions = frozenset({"causal"})
     relative = True
     cached_decoding = False
@@ -62,4 +63,5 @@ class Cable(Fox):
     name = "cable"
     title = "biases summed from the tokens between, which depend on the data (FoX with its gate's sign turned)"
     paper = "Veisi et al. 2025, arXiv:2503.08067, section 3"
+    formula = "s - sum_{l=j+1..i} softplus(w.x_l + b)"
     sign = -1.0

@@ -27,6 +27,7 @@ class ByLayer(Several):
     name = "layers"
     title = "one encoding in some layers, another in every n-th: layers(rope, none, every=4)"
     paper = "Yang et al. 2025, arXiv:2501.18795, section 3"
+    formula = "one in some layers, another in every n-th"
     axes = None
 
     def __init__(self, stack: Stack, first: Nested, second: Nested, *, every: int = 4, window: int = 0) -> None:

@@ -24,6 +24,7 @@ class Learned(Encoding):
     name = "learned"
     title = "a learned table of positions added to the token embeddings"
     paper = "Devlin et al. 2019, arXiv:1810.04805, section 3"
+    formula = "x_p + table[p]"
     linear_form = "as_is"
 
     def __init__(self, stack: Stack) -> None:

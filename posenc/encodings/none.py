@@ -13,6 +13,7 @@ class NoEncoding(Encoding):
     name = "none"
     title = "no positional encoding; both ways, the order-free floor"
     paper = "Kazemnejad et al. 2023, arXiv:2305.19466"
+    formula = "s"
     axes = None
     relative = True
     tells_order = False

@@ -92,6 +92,7 @@ class Rope(Encoding):
     name = "rope"
     title = "rotates queries and keys by their positions"
     paper = "Su et al. 2021, arXiv:2104.09864, equations 14, 15 and 34"
+    formula = "(R_i q).(R_j k), R_p turns pairs by p theta_c"
     relative = True
     keeps_norms = True
     linear_form: ClassVar[str | None] = "inside"
@@ -150,6 +151,7 @@ class RopeOutside(Rope):
     name = "rope_outside"
     title = "rotates a Performer's features, in the numerator alone"
     paper = "Su et al. 2021, arXiv:2104.09864, equation 19"
+    formula = "(R_i f(q)).(R_j f(k)) above, f(q).f(k) below"
     linear_form = "outside"
     softmax_reason = "not possible: equation (19) rotates a Performer's features, and softmax attention has none"
 

@@ -46,6 +46,7 @@ class RopeLinear(_Scaled):
     name = "rope_linear"
     title = "RoPE at positions divided by a factor (position interpolation)"
     paper = "Chen et al. 2023, arXiv:2306.15595, equation 4"
+    formula = "RoPE with theta_c / f"
 
     def frequencies(self, rotated: int, device: torch.device) -> Tensor:
         return super().frequencies(rotated, device) / self.factor
@@ -64,6 +65,7 @@ class RopeNtk(_Scaled):
     name = "rope_ntk"
     title = "RoPE with a larger base, so that slow channels are slowed most (NTK-aware)"
     paper = "bloc97 2023; Peng et al. 2023, arXiv:2309.00071, section 3.1"
+    formula = "RoPE with base f^(K/(K-2))"
 
     def frequencies(self, rotated: int, device: torch.device) -> Tensor:
         exponents = torch.arange(0, rotated, 2, dtype=torch.float64, device=device) / rotated
@@ -86,6 +88,7 @@ class Yarn(_Ramped):
     name = "yarn"
     title = "RoPE with slow channels interpolated, fast ones kept, and sharper scores"
     paper = "Peng et al. 2023, arXiv:2309.00071, sections 3.2 to 3.4, equation 22"
+    formula = "RoPE with theta_c / f for slow c, a ramp, and s (0.1 ln f + 1)^2"
 
     @property
     def score_scale(self) -> float:
@@ -116,6 +119,7 @@ class RopeLlama3(_Ramped):
     name = "rope_llama3"
     title = "RoPE with long wavelengths interpolated and short ones kept, as Llama 3.1 has it"
     paper = "Grattafiori et al. 2024, arXiv:2407.21783; the released code"
+    formula = "RoPE with theta_c / f for long wavelengths"
 
     def __init__(
         self, stack: Stack, *, base: float = 10000.0, factor: float = 8.0, original: int = 0, fast: float = 4.0,
@@ -143,6 +147,7 @@ class PRope(Rope):
     name = "p_rope"
     title = "RoPE without its slowest frequencies, whose channels carry content alone"
     paper = "Barbero et al. 2024, arXiv:2410.06205, section 6"
+    formula = "RoPE with theta_c = 0 for the slowest"
 
     def __init__(self, stack: Stack, *, base: float = 10000.0, p: float = 0.75) -> None:
         super().__init__(stack, base=base)
@@ -168,6 +173,7 @@ class Hope(Rope):
     name = "hope"
     title = "RoPE's frequencies that turn at least once within the length; the other channels carry content alone"
     paper = "Chen et al. 2024, arXiv:2410.21216, section 4"
+    formula = "RoPE with theta_c = 0 below 2 pi / L"
 
     def __init__(self, stack: Stack, *, base: float = 10000.0, length: int = 0) -> None:
         super().__init__(stack, base=base)

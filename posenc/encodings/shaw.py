@@ -73,6 +73,7 @@ class Shaw(ClippedVectors):
     name = "shaw"
     title = "learned vectors for clipped distances, added to keys and values"
     paper = "Shaw et al. 2018, arXiv:1803.02155, equations 3 and 4"
+    formula = "q.(k + a_n) / sqrt(K), v + b_n; a, b learnt by clip(n)"
 
     def __init__(self, stack: Stack, *, clip: int = 16) -> None:
         super().__init__(stack, clip)

@@ -33,6 +33,7 @@ class Sinusoidal(Encoding):
     name = "sinusoidal"
     title = "fixed sines and cosines added to the token embeddings"
     paper = "Vaswani et al. 2017, arXiv:1706.03762, section 3.5"
+    formula = "x_p + [sin(p theta_c), cos(p theta_c)]"
     linear_form = "as_is"
 
     def __init__(self, stack: Stack, *, base: float = 10000.0, scale: float = 1.0) -> None:

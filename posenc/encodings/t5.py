@@ -47,6 +47,7 @@ class T5(Encoding):
     name = "t5"
     title = "a learned bias for each head and bucket of distances"
     paper = "Raffel et al. 2020, arXiv:1910.10683, section 2.1"
+    formula = "s + b_h[bucket(n)]"
     relative = True
     shared = True
     linear_reason = "not built: a bias that is constant in pieces needs differences of prefix sums"

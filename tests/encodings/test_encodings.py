@@ -799,3 +799,11 @@ def test_hooks_keep_the_dtype_of_what_they_are_given(name: str, dtype: torch.dty
         assert encoding.score_bias(q, q, context).dtype in (dtype, wide)
     if encoding.overrides("mix_values"):
         assert encoding.mix_values(torch.ones(1, 2, 6, 6, dtype=dtype), context).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("none", 0), ("sinusoidal", 0), ("learned", 64 * 16), ("t5", 32 * 2),
+                        ("shaw", 2 * 2 * (2 * 16 + 1) * 8), ("nezha", 0), ("rope", 0), ("rope_outside", 0)],
+)  # fmt: skip
+def test_parameters_are_so_many(name: str, count: int) -> None:
+    assert sum(parameter.numel() for parameter in registry.create(name, stack_of()).parameters()) == count
