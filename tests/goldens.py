@@ -38,7 +38,7 @@ def parameters(text: str, **stack: Any) -> int:
 def made(
     text: str, heads: int = 2, head_width: int = 8, stack: dict[str, Any] | None = None, **values: Tensor
 ) -> Encoding:
-    """An encoding of two layers in float64; `values` are its parameters in the second of them. `stack`: what differs."""
+    """An encoding of two layers in float64. `values`: its parameters in the second; `stack`: what differs there."""
     encoding = registry.create(text, stack_of(heads, head_width, **(stack or {}))).double()
     encoding.initialise(torch.Generator().manual_seed(1))
     with torch.no_grad():
