@@ -183,11 +183,21 @@ def _means(command: Callable[..., None]) -> Callable[..., None]:
 
 @main.command("list")
 @click.argument("kind", type=click.Choice(["encodings", "tasks", "suites"]))
+@click.option("--long", is_flag=True, help="Of encodings: the whole table, in Markdown (or JSON).")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def list_command(kind: str, as_json: bool) -> None:
+def list_command(kind: str, long: bool, as_json: bool) -> None:
     """A line for each encoding, task or suite: its name, what it is, from which package."""
     from posenc.plan import catalogue
 
+    if long:
+        if kind != "encodings":
+            raise ConfigError(f"--long: there is a table of encodings, and none of {kind}")
+        from posenc.plan import table
+        from posenc.properties import facts
+
+        found = facts.rows()
+        _echo(json.dumps(found, indent=1) if as_json else table.markdown(found).rstrip())
+        return
     rows = catalogue.rows(kind)
     if as_json:
         _echo(json.dumps(rows, indent=1))
@@ -321,19 +331,40 @@ def compare(first: str, second: str, results: Path, output: Path | None) -> None
         _echo(path)
 
 
+def _require_folder(option: str, file: Path | None) -> None:
+    """Before anything is measured that would then find no place."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise ConfigError(f"{option} {file}: no such folder")
+
+
 @main.command()
 @click.argument("encoding")
 @click.option("--lengths", callback=_integers, help="Look for leaks at these lengths in tokens too.")
 @click.option("--suite", help="Look for leaks at the lengths that this suite scores, too.")
-def check(encoding: str, lengths: list[int] | None, suite: str | None) -> None:
+@click.option("--rounds", type=click.IntRange(0), default=5, show_default=True, help="Time a step so often; 0: not.")
+@click.option("--json", "data", type=click.Path(dir_okay=False, path_type=Path), help="Write the card here as JSON.")
+@click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write the card here as a page.")
+def check(
+    encoding: str, lengths: list[int] | None, suite: str | None, rounds: int, data: Path | None, page: Path | None
+) -> None:
     """Does ENCODING do what it declares? Measured on small models in float64, at the multiples that suites score."""
+    from posenc.bench import card
     from posenc.common.terminal import Terminal
     from posenc.plan import catalogue
     from posenc.properties import check as properties
 
     more = [*(lengths or []), *(catalogue.lengths_scored(suite, properties.AFFORDABLE) if suite else [])]
+    _require_folder("--json", data)
+    _require_folder("--html", page)
     findings = properties.measure(encoding, lengths=[*properties.default_lengths(), *more])
     catalogue.print_findings(encoding, findings, Terminal())
+    made = card.make(encoding, findings, rounds)
+    for line in made.lines():
+        _echo(line)
+    if data is not None:
+        data.write_text(json.dumps(made.data(), indent=1) + "\n", encoding="utf-8")
+    if page is not None:
+        page.write_text(made.page(), encoding="utf-8")
     sys.exit(0 if properties.passed(findings) else 3)
 
 
@@ -359,8 +390,7 @@ def bench(file: Path | None, encodings: list[str] | None, **given: Any) -> None:
     from posenc.common.terminal import of_width
 
     options = run.Options(encodings=encodings or list(registry.BUILT_IN), **given)
-    if file is not None and not file.absolute().parent.is_dir():
-        raise ConfigError(f"--json {file}: no such folder")
+    _require_folder("--json", file)
     rows = run.measure(options, lambda line: _echo(line, err=True))
     if file is not None:
         file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

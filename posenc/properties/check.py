@@ -10,20 +10,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from posenc.api.blame import HookError, blamed, said
+from posenc.properties.backends import backends, mixed_precision
 from posenc.properties.declared import attention, loads, order, translation
+from posenc.properties.graph import graph, memory
 from posenc.properties.hooks import low_precision, norms, positions
 from posenc.properties.layers import layers
 from posenc.properties.leaks import cached_decoding, causality, lengths, packed_rows, padding
 from posenc.properties.parameters import gradients, start
 from posenc.properties.randomness import left_alone, random_state, repeatable
 from posenc.properties.saturation import saturation
+from posenc.properties.stored import state
 from posenc.properties.subject import AFFORDABLE, LENGTH, Finding, Subject, default_lengths
 
 __all__ = ["AFFORDABLE", "MEASUREMENTS", "Finding", "default_lengths", "measure", "passed"]
 
 MEASUREMENTS = (
     loads, attention, causality, padding, packed_rows, translation, order, norms, positions, layers, gradients,
-    low_precision, saturation, cached_decoding, random_state, repeatable, start, lengths,
+    backends, low_precision, mixed_precision, saturation, cached_decoding, random_state, repeatable, start, state,
+    graph, memory, lengths,
 )  # fmt: skip
 
 

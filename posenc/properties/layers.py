@@ -14,19 +14,15 @@ from posenc.properties.subject import Outcome, Subject, apart, over, shown
 LAYERS = 3
 
 
-def _fresh(encoding: Encoding, length: int, layer: int, generator: torch.Generator | None) -> Context:
+def context_of(encoding: Encoding, length: int, layer: int, generator: torch.Generator | None) -> Context:
     """A context that no other layer has used: nothing that one of them made stands in it."""
     context = Context(stack=encoding.stack, queries=length, keys=length, device=torch.device("cpu"), layer=layer)
     context.generator, context.window = generator, encoding.window(layer)
     return prepare(encoding, context)
 
 
-def _plainly(attention: Attention, x: Tensor, encoding: Encoding, context: Context) -> Tensor:
-    """Softmax attention of x (B,L,D) from the hooks alone: every pair of positions, with no backend and no table."""
-    raw_queries, raw_keys, values = (
-        project(x).unflatten(-1, (encoding.stack.heads, -1)).transpose(1, 2)
-        for project in (attention.query, attention.key, attention.value)
-    )
+def plain_scores(raw_queries: Tensor, raw_keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
+    """Scores (B,H,L,S) from the hooks alone: every pair of positions, with no backend and no table; nothing hidden."""
     at = context.key_positions
     queries = encoding.rotate_query(raw_queries, at, context)
     keys = encoding.rotate_key(raw_keys, at, context)
@@ -40,6 +36,16 @@ def _plainly(attention: Attention, x: Tensor, encoding: Encoding, context: Conte
         scores = scores + encoding.score_bias(raw_queries, raw_keys, context)
     if encoding.overrides("change_scores"):
         scores = encoding.change_scores(scores, raw_queries, raw_keys, context)
+    return scores
+
+
+def _plainly(attention: Attention, x: Tensor, encoding: Encoding, context: Context) -> Tensor:
+    """Softmax attention of x (B,L,D) from the hooks alone."""
+    raw_queries, raw_keys, values = (
+        project(x).unflatten(-1, (encoding.stack.heads, -1)).transpose(1, 2)
+        for project in (attention.query, attention.key, attention.value)
+    )
+    scores = plain_scores(raw_queries, raw_keys, encoding, context)
     away = torch.arange(context.keys)[:, None] - torch.arange(context.keys)
     hidden = away < 0 if encoding.stack.causal else torch.zeros_like(away).bool()
     if context.window is not None:
@@ -71,7 +77,7 @@ def layers(subject: Subject) -> Outcome:
         for index, (attention, x, out) in enumerate(seen):
             model.begin_step(subject.seed, 0)
             served = encoding.at(index)
-            context = _fresh(served, x.shape[1], index, part.generator)
+            context = context_of(served, x.shape[1], index, part.generator)
             context.hidden = x
             form = _plainly if "softmax" in stack else _alone
             measured[f"{stack} layer {index}"] = apart(form(attention, x, served, context), out)

@@ -135,7 +135,8 @@ class RecordShape(TypedDict, total=False):
     """One cell's end. What is not Required is absent where the cell did not come so far.
 
     `flops_per_token` are those of the forward passes of its training, padding included, over `tokens_seen`, which has
-    none; `padding` is the share of places that hold no token.
+    none; `padding` is the share of places that hold no token. `encodings` is what posenc.properties.facts says of each
+    part of its encoding.
     """
 
     schema: Required[int]
@@ -154,6 +155,7 @@ class RecordShape(TypedDict, total=False):
     baselines: dict[str, float | None]
     best_step: int | None
     parameters: dict[str, Any]
+    encodings: list[dict[str, Any]]
     flops_per_token: float | None
     padding: float | None
     tokens_seen: int | None

@@ -14,6 +14,7 @@ from posenc.common.errors import PosencError, StorageError
 from posenc.objectives.work import of_run
 from posenc.plan.cell import Cell
 from posenc.plan.code import code_of
+from posenc.properties.facts import facts
 from posenc.records import provenance
 from posenc.records.record import SCHEMA, Record
 from posenc.records.store import Store
@@ -131,6 +132,7 @@ def _finished(cell: Cell, loop: Loop, device: str) -> Record:
         "baselines": loop.objective.baselines(),
         "best_step": loop.chosen.step,
         "parameters": loop.parameters,
+        "encodings": facts(cell.settings.encoding_name, cell.settings.backbone.stacks(cell.settings.max_length)[-1]),
         "flops_per_token": work.flops(cell.settings) / work.tokens if work.tokens else None,
         "padding": work.padding,
         "tokens_seen": loop.seen,
