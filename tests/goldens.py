@@ -69,3 +69,8 @@ def seen(x: Tensor) -> Tensor:
 
 def close(one: Tensor, other: Tensor, atol: float) -> None:
     torch.testing.assert_close(seen(one), seen(other), atol=atol, rtol=0)
+
+
+def halves(x: Tensor) -> Tensor:
+    """Channels that stand in two halves (first of all pairs, then the second of all), as pairs."""
+    return torch.stack(x.chunk(2, dim=-1), dim=-1).flatten(-2)

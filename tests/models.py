@@ -1,4 +1,4 @@
-"""Small models of every built-in encoding, exact ones, and what they answer."""
+"""Small models of each kind of encoding, exact ones, and what they answer."""
 
 from __future__ import annotations
 
@@ -16,6 +16,22 @@ from posenc.backbone.transformer import Transformer
 STACK = Stack(layers=2, heads=2, width=16, head_width=8, max_length=64, causal=True)
 FORMS = ["decoder", "encoder", "encoder-decoder"]
 VOCABULARY = 20
+KINDS = (
+    "none",
+    "sinusoidal",
+    "learned",
+    "t5",
+    "shaw",
+    "nezha",
+    "rope",
+    "rope_outside",
+    "kerple",
+    "fox",
+    "cope",
+    "dape_v2",
+)
+"""Of the built-in encodings one or two of each kind: which hooks, shared or by layer, learnt or not, causal alone or
+not. What holds for all of them by what they declare is tried on these; each is checked whole by `nox -s slow`."""
 
 
 def serves(name: str, form: str) -> bool:
@@ -25,8 +41,8 @@ def serves(name: str, form: str) -> bool:
 
 
 def built_in(attention: str) -> list[str]:
-    """Built-in names that this attention takes, and some compositions."""
-    names = [name for name in registry.BUILT_IN if registry.create(name, STACK).why_not(attention) is None]
+    """Those of KINDS that this attention takes, and some compositions."""
+    names = [name for name in KINDS if registry.create(name, STACK).why_not(attention) is None]
     return names + (["sinusoidal+rope", "t5+shaw+rope"] if attention == "softmax" else ["learned+rope_outside"])
 
 

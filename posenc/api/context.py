@@ -34,6 +34,7 @@ class Context:
             dropout masks do not depend on the encoding.
         cache: what `once` keeps; lives for one forward pass of one stack.
         key_positions, query_positions: (B or 1, S or L, A), what `Encoding.positions` answered.
+        counted: positions differ exactly as the places of tokens do, wherever a query may look: none set them.
     """
 
     stack: Stack
@@ -52,6 +53,7 @@ class Context:
     cache: dict[Any, Any] = field(default_factory=dict)
     key_positions: Tensor = field(init=False)
     query_positions: Tensor = field(init=False)
+    counted: bool = field(init=False, default=False)
 
     @property
     def offset(self) -> int:

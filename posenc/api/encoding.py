@@ -230,4 +230,5 @@ def prepare(encoding: Encoding, context: Context) -> Context:
     if encoding.axes not in (None, context.key_positions.shape[-1]):
         raise NotPossibleError(_axes_differ(encoding.axes or 0, context.key_positions.shape[-1]))
     context.query_positions = context.key_positions[:, context.offset :]
+    context.counted = context.coordinates is None and not encoding.overrides("positions")
     return context

@@ -20,12 +20,14 @@ class Nezha(ClippedVectors):
     the released code's          a table of clip(j - i, -64, 64) + 64: its rows are counted from 0, so that the distance
                                  0 has the sines and cosines of 64 (huawei-noah's NEZHA-PyTorch)
 
-    This is the paper's formula, clipped as the released code clips it, since no table can be had without. What the two
-    can express is the same: the code's row turns channels (2k, 2k+1) of the paper's by 64 / 10000^(2k/K), a turn that
-    the projections of queries, keys and values take up. What they start from is not, nor do released weights fit here.
+    By itself this is the paper's formula, clipped as the released code clips it, since no table can be had without.
+    What the two can express is the same: the code's row turns channels (2k, 2k+1) of the paper's by 64 / 10000^(2k/K),
+    a turn that the projections of queries, keys and values take up. What they start from is not, nor do released
+    weights fit without `released`.
 
     Options:
         clip: the largest distance told apart.
+        released: the released code's table, by clip(j - i) + clip.
     """
 
     name = "nezha"
@@ -33,8 +35,9 @@ class Nezha(ClippedVectors):
     paper = "Wei et al. 2019, arXiv:1909.00204, section 2.2"
     formula = "q.(k + a_n) / sqrt(K), v + a_n; a_n fixed sinusoids of clip(n)"
 
-    def __init__(self, stack: Stack, *, clip: int = 64) -> None:
+    def __init__(self, stack: Stack, *, clip: int = 64, released: bool = False) -> None:
         super().__init__(stack, clip)
+        self.released = released
         if stack.head_width % 2:
             raise ValueError(f"head width {stack.head_width} is odd: sines and cosines come in pairs")
 
@@ -43,6 +46,7 @@ class Nezha(ClippedVectors):
 
     def _vectors(self, device: torch.device) -> Tensor:
         distances = torch.arange(-self.clip, self.clip + 1, device=device)
+        distances = distances + self.clip if self.released else distances
         return sinusoid_table(distances, self.stack.head_width)
 
     def value_vectors(self, context: Context) -> Tensor:

@@ -49,7 +49,7 @@ class ClippedVectors(Encoding):
 
     def score_bias(self, queries: Tensor, keys: Tensor, context: Context) -> Tensor:
         table = self.key_vectors(context).to(queries.dtype)
-        scores = queries @ table.T * self.score_scale  # (B,H,L,2 clip + 1)
+        scores = queries @ table.transpose(-1, -2) * self.score_scale  # (B,H,L,2 clip + 1)
         bins = self._bins(context).expand(*queries.shape[:2], -1, -1)
         return scores.gather(-1, bins)
 
@@ -61,13 +61,17 @@ class ClippedVectors(Encoding):
 
 
 class Shaw(ClippedVectors):
-    """Learned vectors w: two tables (2 clip + 1, K) a layer, one for keys and one for values, shared by its heads.
+    """Learned vectors w: two tables (2 clip + 1, K) a layer, one for keys and one for values.
+
+    The heads of a layer share them, as section 3.3 has it to save memory; with `per_head` each has its own, as the
+    paper's base model does, and every pair's weight is laid out.
 
     Equations 3 and 4; section 3.3 says the same of cost in other words. RoFormer's equation (5) is not this: it puts
     the embedding inside the projection and turns the sign.
 
     Options:
         clip: the largest distance told apart; 16 in the paper's base model.
+        per_head: tables of each head's own.
     """
 
     name = "shaw"
@@ -75,16 +79,21 @@ class Shaw(ClippedVectors):
     paper = "Shaw et al. 2018, arXiv:1803.02155, equations 3 and 4"
     formula = "q.(k + a_n) / sqrt(K), v + b_n; a, b learnt by clip(n)"
 
-    def __init__(self, stack: Stack, *, clip: int = 16) -> None:
+    def __init__(self, stack: Stack, *, clip: int = 16, per_head: bool = False) -> None:
         super().__init__(stack, clip)
-        self.key_tables = nn.Parameter(torch.empty(stack.layers, 2 * clip + 1, stack.head_width))
-        self.value_tables = nn.Parameter(torch.empty(stack.layers, 2 * clip + 1, stack.head_width))
+        self.per_head = per_head
+        shape = (stack.layers, *([stack.heads] if per_head else []), 2 * clip + 1, stack.head_width)
+        self.key_tables = nn.Parameter(torch.empty(shape))
+        self.value_tables = nn.Parameter(torch.empty(shape))
 
     def initialise(self, generator: torch.Generator) -> None:
         # The paper is silent; its code (tensor2tensor) starts them by Glorot's rule.
         for tables in (self.key_tables, self.value_tables):
-            for table in tables:
+            for table in tables.flatten(0, -3):
                 xavier_uniform_(table, generator)
+
+    def overrides(self, hook: str) -> bool:
+        return super().overrides(hook) and not (self.per_head and hook == "clipped_vectors")  # one pair of tables only
 
     def key_vectors(self, context: Context) -> Tensor:
         return self.key_tables[context.layer]

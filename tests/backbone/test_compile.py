@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models import serves
+from models import KINDS, serves
 
 from posenc.api import registry
 from posenc.api.stack import Stack
@@ -17,7 +17,7 @@ STACK = Stack(layers=2, heads=2, width=16, head_width=8, max_length=20, causal=T
 CASES = [
     (name, attention)
     for attention in ("softmax", "performer")
-    for name in [*registry.BUILT_IN, "sinusoidal+rope", "t5+shaw+rope", "layers(rope, t5, every=2, window=8)"]
+    for name in [*KINDS, "sinusoidal+rope", "t5+shaw+rope", "layers(rope, t5, every=2, window=8)"]
     if registry.create(name, STACK).why_not(attention) is None
 ]
 

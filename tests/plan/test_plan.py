@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from models import KINDS
 
 from posenc.backbone import cost
 from posenc.common.errors import ConfigError, DataError, MissingDataError, PosencError, UnknownNameError
@@ -328,7 +329,7 @@ def test_each_encoding_that_does_not_fit_a_backbone_is_its_own_cells_matter(tmp_
         "backbone.attention_dropout": 0.0,
     }
     for task in ("enwik8", "mlm", "multi30k"):
-        grid = f'[[grid]]\ntasks = ["{task}"]\nencodings = ["all"]\nvary = {{ "backbone.heads" = [2, 4] }}\n'
+        grid = f'[[grid]]\ntasks = ["{task}"]\nencodings = {list(KINDS)}\nvary = {{ "backbone.heads" = [2, 4] }}\n'
         made = cells(SUITE + grid, tmp_path, changes=odd)
         refused = {(cell.config["encoding"]["name"], cell.config["backbone"]["heads"]) for cell in made if cell.why_not}
         assert ("rope", 4) in refused and ("rope", 2) not in refused

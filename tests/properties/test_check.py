@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models import KINDS
 from torch import Tensor, nn
 
 from posenc.api import registry
@@ -33,10 +34,8 @@ def failed(findings: dict[str, Finding]) -> list[str]:
 # The built-in ones
 
 
-@pytest.mark.parametrize(
-    "encoding", [*registry.BUILT_IN, "sinusoidal+rope", "learned+t5", "rope(base=500000, fraction=0.5)"]
-)
-def test_every_built_in_encoding_does_what_it_declares(encoding: str) -> None:
+@pytest.mark.parametrize("encoding", [*KINDS, "sinusoidal+rope", "learned+t5", "rope(base=500000, fraction=0.5)"])
+def test_each_kind_of_encoding_does_what_it_declares(encoding: str) -> None:
     findings = measure(encoding, lengths=(72, 193))
     assert [finding.name for finding in findings] == NAMES
     assert not [finding for finding in findings if finding.passed is False]
@@ -48,9 +47,7 @@ def test_every_built_in_encoding_does_what_it_declares(encoding: str) -> None:
 
 @settings(max_examples=4)
 @given(
-    parts=st.lists(
-        st.sampled_from([*registry.BUILT_IN, "rope(fraction=0.25)", "shaw(clip=3)"]), min_size=1, max_size=2
-    ),
+    parts=st.lists(st.sampled_from([*KINDS, "rope(fraction=0.25)", "shaw(clip=3)"]), min_size=1, max_size=2),
     seed=st.integers(0, 2**31),
     length=st.integers(4, 30),
     other=st.integers(2, 150),

@@ -1,0 +1,69 @@
+"""xPos: RoPE whose scores decay with distance (Sun et al. 2022)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from posenc.api.encoding import Context
+from posenc.api.stack import Stack
+from posenc.encodings.rope import Rope, rotate_pairs
+
+LONGEST = 32_768
+"""Tokens: a key's largest scale is 3.5^(n / 512), and float32 ends at 3.4e38, after 36,000."""
+
+
+class XPos(Rope):
+    """Re sum_c q_c conj(k_c) e^{i n theta_c} zeta_c^(n / scale_base), zeta_c = (2c/K + 0.4) / 1.4, n = i - j.
+
+    RoPE, with queries scaled by zeta^(p / scale_base) and keys by its inverse (section 3.2). Positions p are counted
+    from the row's first: the released code counts from the middle, which cancels, but moves with the length, so that
+    cached keys would be wrong. Causal: beyond the query its scores would grow.
+
+    Options:
+        base: as RoPE's. scale_base: how slow the decay is; 512 in the paper.
+    """
+
+    name = "xpos"
+    title = "RoPE whose scores decay with distance"
+    paper = "Sun et al. 2022, arXiv:2212.10554, equation 6 and section 3.2"
+    formula = "Re sum_c q_c conj(k_c) e^(i n theta_c) zeta_c^(n / 512)"
+    directions = frozenset({"causal"})
+    keeps_norms = False
+    linear_form = None
+    linear_reason = "not built: a complex decay, outside the features"
+
+    def __init__(self, stack: Stack, *, base: float = 10000.0, scale_base: float = 512.0) -> None:
+        super().__init__(stack, base=base)
+        if scale_base <= 0:
+            raise ValueError(f"scale_base={scale_base}: must be more than 0")
+        self.scale_base = scale_base
+
+    def why_not_at(self, length: int) -> str | None:
+        if length > LONGEST * self.scale_base / 512:
+            return (
+                f"not possible: float32 does not hold its scales beyond {LONGEST * self.scale_base / 512:,.0f} tokens"
+            )
+        return super().why_not_at(length)
+
+    def _scaled(self, x: Tensor, positions: Tensor, context: Context, sign: int) -> Tensor:
+        dtype = torch.promote_types(x.dtype, torch.float32)
+
+        def table(at: Tensor) -> Tensor:
+            """cos and sin, times the scale: float64 (B or 1, 1, L, K/2, 2)."""
+            pairs = torch.arange(0, self.stack.head_width, 2, dtype=torch.float64, device=at.device)
+            zeta = (pairs / self.stack.head_width + 0.4) / 1.4
+            first = context.key_positions[..., 0].amin(1, keepdim=True)  # the row's own: what is cached keeps it
+            power = sign * (at[..., 0] - first).double()[:, None, :, None] / self.scale_base
+            return self.turns(at, self.stack.head_width) * (zeta**power)[..., None]
+
+        if positions is not context.query_positions and positions is not context.key_positions:
+            return rotate_pairs(x, table(positions).to(dtype))
+        made = context.once(self, ("scaled", sign, dtype), lambda: table(context.key_positions).to(dtype))
+        return rotate_pairs(x, made[:, :, made.shape[2] - positions.shape[1] :])
+
+    def rotate_query(self, queries: Tensor, positions: Tensor, context: Context) -> Tensor:
+        return self._scaled(queries, positions, context, 1)
+
+    def rotate_key(self, keys: Tensor, positions: Tensor, context: Context) -> Tensor:
+        return self._scaled(keys, positions, context, -1)
