@@ -7,7 +7,7 @@ are moved off their start, so that what starts from zero is measured too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from posenc.api.blame import HookError, blamed, said
 from posenc.properties.backends import backends, mixed_precision
@@ -32,14 +32,16 @@ MEASUREMENTS = (
 
 
 def measure(
-    encoding: str, *, seed: int = 0, length: int = LENGTH, lengths: Sequence[int] | None = None
-) -> list[Finding]:
+    encoding: str, *, seed: int = 0, length: int = LENGTH, lengths: Sequence[int] | None = None,
+    names: Collection[str] | None = None,
+) -> list[Finding]:  # fmt: skip
     """Hold an encoding, as written (`rope(base=500000)`, `sinusoidal+rope`), against what it declares.
 
     Args:
         length: tokens of a short row, where each token is tried; the models are trained on twice as many.
         lengths: the others at which leaks are looked for; None for the multiples of the trained length that suites
             score, and some beyond.
+        names: of the findings asked for; None for all.
 
     Raises:
         PosencError: no such encoding or option, its package cannot be loaded, or a length is too long to be checked.
@@ -49,6 +51,8 @@ def measure(
         subject = Subject(encoding, seed, length, lengths)
         for measurement in MEASUREMENTS:
             name, what = measurement.__name__.replace("_", " "), measurement.__doc__ or ""
+            if names is not None and name not in names:
+                continue
             try:
                 can = subject.served or measurement in (loads, attention)
                 declared, measured, wrong = measurement(subject) if can else ("", "", "it serves no stack")

@@ -335,7 +335,7 @@ def test_a_hook_that_fails_is_named(named: Any, encoding: type[Encoding], said: 
         findings = named(encoding, text)
         assert findings["causality"].measured == said
         assert findings["loads"].passed
-        assert list(findings) == NAMES
+        assert list(findings) == [name for name in NAMES if name != "graph"]
 
 
 class CannotBeMade(NoEncoding):
