@@ -57,7 +57,7 @@ class Planar(Encoding):
 
 
 class AxialRope(Planar):
-    """RoPE whose first half of the pairs is turned by the column x, the second half by the row y (equation 8).
+    """RoPE whose first half of the pairs is turned by the column x, the second half by the row y.
 
     theta_c = base^(-4c/K) for c from 0 to K/4 - 1, pairs (2i-1, 2i) interleaved. Coordinates are (row, column), counted
     from 0 in steps of a patch. CLS tokens stay unturned. The authors count columns first; the two orders are one model
@@ -73,7 +73,7 @@ class AxialRope(Planar):
 
     name = "axial_rope"
     title = "RoPE on two axes: one half of the channels turned by the column, the other by the row"
-    paper = "Heo et al. 2024, arXiv:2403.13298, equations 6 to 8; the released code"
+    paper = "Heo et al. 2024, arXiv:2403.13298, section 3; the released code"
     formula = "(R_i q).(R_j k), R turns half of the pairs by x theta_c, half by y theta_c"
 
     def __init__(
