@@ -82,7 +82,7 @@ class BackboneConfig:
             axes=axes,
         )
 
-    def stacks(self, max_length: int) -> list[Stack]:
+    def stacks(self, max_length: int, axes: int = 1) -> list[Stack]:
         """The stacks of this form: an encoder, a decoder, or one of each."""
         directions = {"decoder": [True], "encoder": [False], "encoder-decoder": [False, True]}[self.form]
-        return [self.stack(max_length, causal=causal) for causal in directions]
+        return [self.stack(max_length, causal=causal, axes=axes) for causal in directions]

@@ -82,16 +82,19 @@ class Transformer(nn.Module):
         encoding: as written in a suite: `rope`, `sinusoidal+rope`, `rope(base=500000)`.
         max_length: the largest length trained on, in tokens.
         backend: of softmax attention.
+        axes: how many coordinates a position has; of more than one, every pass is given them.
 
     Raises:
         NotPossibleError: the encoding cannot serve this backbone.
     """
 
-    def __init__(self, config: BackboneConfig, encoding: str, max_length: int, backend: str = "auto") -> None:
+    def __init__(
+        self, config: BackboneConfig, encoding: str, max_length: int, backend: str = "auto", axes: int = 1
+    ) -> None:
         super().__init__()
         self.config = config
         self.embedding = table(config.vocabulary, config.width)
-        for stack in config.stacks(max_length):
+        for stack in config.stacks(max_length, axes):
             name = "decoder" if stack.causal else "encoder"
             cross = stack.causal and config.form == "encoder-decoder"
             part = EncodedStack(
@@ -159,7 +162,7 @@ class Transformer(nn.Module):
         Args:
             mask: (B,L) bool, True at real tokens. segments: (B,L) int, packed examples. cls: (B,L) bool.
             coordinates: (B or 1, L, A), where tokens stand; None where they are counted.
-            cache: the decoder's, for cached decoding; then mask covers all tokens so far.
+            cache: the decoder's, for cached decoding; then mask and coordinates cover all tokens so far.
         """
         given = {"mask": mask, "segments": segments, "cls": cls, "coordinates": coordinates}
         if self.config.form == "decoder":

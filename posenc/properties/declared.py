@@ -8,7 +8,7 @@ from torch import Tensor
 from posenc.api import registry
 from posenc.api.composite import Composite
 from posenc.api.encoding import Context, Encoding
-from posenc.properties.subject import SAME, Outcome, Subject, apart, over, shown
+from posenc.properties.subject import SAME, Outcome, Subject, apart, over, shown, side_of
 
 SHIFT, FAR = 37, 700
 
@@ -33,26 +33,41 @@ def attention(subject: Subject) -> Outcome:
 
 
 class _Shifted(Encoding):
-    relative, linear_form, shift = True, "as_is", SHIFT
+    relative, linear_form, shift, axes = True, "as_is", SHIFT, None
 
     def positions(self, context: Context) -> Tensor:
-        return super().positions(context) + self.shift
+        bare = super().positions(context)
+        # Each axis by another amount, so that nothing that they have in common hides a shift.
+        return bare + self.shift * torch.arange(1, bare.shape[-1] + 1)
+
+
+def _room(encoding: Encoding, subject: Subject) -> int:
+    """How far the first axis can be shifted, if all are as long, in an encoding of limited length."""
+    if subject.axes == 1:
+        return (encoding.max_length or 0) - subject.length
+    side = side_of((encoding.max_length or 0) + 1, subject.axes) - 1
+    return (side - 1 - int(subject.places_of(subject.length).max())) // subject.axes
 
 
 def translation(subject: Subject) -> Outcome:
-    """Shifting all positions by a constant changes nothing, where and only where it declares so."""
+    """Shifting all positions, or each coordinate, by a constant changes nothing, where and only where it says so."""
     measured, drawn, relative = dict[str, float](), dict[str, float](), False
-    for stack, model, encoding in subject.models(room=subject.length + SHIFT):
+    places, several = subject.places_of(subject.length), subject.axes > 1
+    room = (int(places.max()) + 1 + subject.axes * SHIFT) ** subject.axes if several else subject.length + SHIFT
+    for stack, model, encoding in subject.models(room=room):
         if encoding.overrides("positions"):
             return "", "", "it sets positions itself"
-        relative, bare, shifted = encoding.relative, subject.run(model, subject.tokens()), _Shifted(encoding.stack)
+        relative, shifted = encoding.relative, _Shifted(encoding.stack)
+        bare = subject.run(model, subject.tokens(), **({"coordinates": places[None]} if several else {}))
         model.stacks[0][1].encoding = Composite(encoding.stack, [encoding, shifted])
-        difference = 0.0
+        difference, far = 0.0, FAR if encoding.max_length is None else _room(encoding, subject)
+        if far < 1:
+            return "", "", "not measured: its table of coordinates has no room for a shift"
         # One that says that it is not relative may be so up to a threshold: FIRE's is 512.
         for shift in (SHIFT,) if relative else (SHIFT, FAR):
-            shifted.shift = shift if encoding.max_length is None else min(shift, encoding.max_length - subject.length)
+            shifted.shift = min(shift, far)
             # The tokens stand behind `shift` masked ones too: an encoding that counts for itself is shifted as well.
-            difference = apart(subject.padded(model, subject.tokens(), shifted.shift, 0), bare)
+            difference = apart(subject.padded(model, subject.tokens(), shifted.shift, 0, places), bare)
             if difference > SAME:
                 break
         # Inside a Performer's features a rotation is relative in the mean over random features, not in one draw.

@@ -21,14 +21,14 @@ def graph(subject: Subject) -> Outcome:
     measured, wrong, tokens = dict[str, float](), list[str](), subject.tokens()
     for stack, (causal, kind) in subject.served.items():
         # As it is, without what tells where a hook's answer is not finite: that looks at numbers, which no graph can.
-        model = Transformer(config(causal, kind, layers=1), subject.encoding, subject.trained).initialise(subject.seed)
-        model = model.double().eval()
+        model = Transformer(config(causal, kind, layers=1), subject.encoding, subject.trained, axes=subject.axes)
+        model = model.initialise(subject.seed).double().eval()
         plain = subject.run(model, tokens)
         torch._dynamo.reset()
         try:
             with torch.no_grad():
                 whole = torch.compile(model.hidden, fullgraph=True, dynamic=False, backend="eager")
-                measured[stack] = apart(whole(tokens), plain)
+                measured[stack] = apart(whole(tokens, **subject.given(model, tokens.shape[1])), plain)
         except Exception as error:  # whatever a compiler cannot do
             wrong.append(f"{stack}: {(blamed(error) or said(error)).splitlines()[0]}")
         finally:

@@ -11,18 +11,21 @@ from torch import Tensor
 from posenc.api.encoding import HOOKS, Context, Encoding
 from posenc.properties.subject import FEATURES, Outcome, Subject, apart, over, parts_of, shown
 
-FAR = 100_000
+FAR, FAR_ALONG = 100_000, 1000
+"""Positions counted in tokens, and coordinates: along one axis no image has so many patches."""
 PRECISIONS = {"bfloat16": 2.0**-7, "float32": 1e-5}
 """How far what a hook gives may be off, relative to its norm. Angles built in float32 are off by 1e-3 at FAR."""
 
 
 def hook_context(encoding: Encoding, positions: Tensor, queries: int) -> Context:
-    """For hooks called without a model: keys at these positions (S,), the last of them queries too."""
+    """For hooks called without a model: keys at positions (S,) or coordinates (S,A), the last of them queries too."""
     generator, keys = torch.Generator().manual_seed(0), len(positions)
     context = Context(stack=encoding.stack, queries=queries, keys=keys, device=positions.device, generator=generator)
     context.hidden = torch.randn(1, keys, encoding.stack.width, generator=generator, dtype=torch.float64)
     own = encoding.overrides("positions")
-    context.key_positions = encoding.positions(context) if own else positions[None, :, None]
+    places = positions[None, :, None] if positions.dim() == 1 else positions[None]
+    context.coordinates = None if positions.dim() == 1 else places
+    context.key_positions = encoding.positions(context) if own else places
     context.query_positions = context.key_positions[:, context.offset :]
     return context
 
@@ -33,6 +36,8 @@ def _arguments(encoding: Encoding, hook: str, context: Context) -> tuple[Tensor,
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     if hook == "embed":
         return draw(1, queries, stack.width), context.query_positions
+    if hook == "distance_bias" and stack.axes > 1:
+        return ((context.key_positions[0] - context.query_positions[0, :, None]).flatten(0, 1),)
     if hook == "distance_bias":
         return (torch.arange(1 - keys, 1 if stack.causal else keys),)
     if hook in ("score_bias", "pair_scores"):
@@ -46,12 +51,21 @@ def _arguments(encoding: Encoding, hook: str, context: Context) -> tuple[Tensor,
     return draw(1, stack.heads, queries, width), context.query_positions
 
 
+def far_apart(axes: int) -> Tensor:
+    """Coordinates (S,A) from 0 to FAR_ALONG along each axis, none at the same pace."""
+    steps = torch.arange(0, FAR_ALONG + 1, 2)
+    return torch.stack([steps * (2 * axis + 1) % (FAR_ALONG + 1) for axis in range(axes)], dim=-1)
+
+
 def norms(subject: Subject) -> Outcome:
-    """Hooks on queries and keys leave their norms as they were, at positions from 0 to 100,000."""
+    """Hooks on queries and keys leave their norms as they were, at positions to 100,000, or coordinates to 1,000."""
     measured, keeps = {}, False
     for stack, _, encoding in subject.models():
         keeps, limit = encoding.keeps_norms, encoding.max_length
-        at = torch.arange(0, FAR + 1, 50) if limit is None else torch.arange(limit)
+        if subject.axes > 1:
+            at = subject.places_of(limit) if limit else far_apart(subject.axes)
+        else:
+            at = torch.arange(0, FAR + 1, 50) if limit is None else torch.arange(limit)
         for part, hook in product(parts_of(encoding), ("rotate_query", "rotate_key")):
             if part.overrides(hook):
                 context = hook_context(part, at, queries=len(at))
@@ -65,13 +79,15 @@ def norms(subject: Subject) -> Outcome:
 
 @torch.no_grad()
 def low_precision(subject: Subject) -> Outcome:
-    """Hooks given bf16 or float32, near position 100,000 or their last, are off from float64 by rounding alone."""
+    """Hooks given bf16 or float32, at far positions or up to their last, are off from float64 by rounding alone."""
     measured: dict[str, dict[str, float]] = {name: {} for name in PRECISIONS}
     both = zip(subject.models(room=512), subject.models(room=512), strict=True)
     for (stack, _, whole), (_, _, other) in both:
         whole.float()  # as under autocast: parameters in float32, activations lower
         limit = whole.max_length or FAR
         at = torch.arange(max(0, limit - 512), limit)
+        if subject.axes > 1:
+            at = subject.places_of(limit, limit)[-512:] if whole.max_length else far_apart(subject.axes)[-512:]
         hooks = HOOKS[1:] if "softmax" in stack else HOOKS[1:4]
         pairs = zip(parts_of(whole), parts_of(other), strict=True)
         for (low, exact), hook, name in product(pairs, hooks, measured):
@@ -113,7 +129,7 @@ def positions(subject: Subject) -> Outcome:
     """Hooks that take positions read those that they are handed, and not the pass's own in their place."""
     changed, ignored, free = dict[str, float](), list[str](), list[str]()
     for stack, _, encoding in subject.models():
-        at = torch.arange(subject.length)
+        at = subject.places_of(subject.length)
         for part, hook in product(parts_of(encoding), ("embed", "rotate_query", "rotate_key")):
             if not part.overrides(hook):
                 continue

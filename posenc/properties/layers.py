@@ -14,10 +14,12 @@ from posenc.properties.subject import Outcome, Subject, apart, over, shown
 LAYERS = 3
 
 
-def context_of(encoding: Encoding, length: int, layer: int, generator: torch.Generator | None) -> Context:
+def context_of(
+    encoding: Encoding, length: int, layer: int, generator: torch.Generator | None, coordinates: Tensor | None = None
+) -> Context:
     """A context that no other layer has used: nothing that one of them made stands in it."""
     context = Context(stack=encoding.stack, queries=length, keys=length, device=torch.device("cpu"), layer=layer)
-    context.generator, context.window = generator, encoding.window(layer)
+    context.generator, context.window, context.coordinates = generator, encoding.window(layer), coordinates
     return prepare(encoding, context)
 
 
@@ -30,8 +32,9 @@ def plain_scores(raw_queries: Tensor, raw_keys: Tensor, encoding: Encoding, cont
     pairs = encoding.pair_scores(queries, keys, context) if own else queries @ keys.transpose(-1, -2)
     scores = encoding.score_scale * pairs
     if encoding.overrides("distance_bias"):
-        distances = at[0, None, :, 0] - at[0, :, None, 0]
-        scores = scores + encoding.distance_bias(distances.flatten(), context).unflatten(1, distances.shape)
+        distances = at[0, None] - at[0, :, None]  # (L,S,A)
+        asked = distances.flatten(0, 1) if at.shape[-1] > 1 else distances.flatten()
+        scores = scores + encoding.distance_bias(asked, context).unflatten(1, distances.shape[:2])
     if encoding.overrides("score_bias"):
         scores = scores + encoding.score_bias(raw_queries, raw_keys, context)
     if encoding.overrides("change_scores"):
@@ -77,12 +80,13 @@ def layers(subject: Subject) -> Outcome:
         for index, (attention, x, out) in enumerate(seen):
             model.begin_step(subject.seed, 0)
             served = encoding.at(index)
-            context = context_of(served, x.shape[1], index, part.generator)
+            coordinates = subject.given(model, x.shape[1]).get("coordinates")
+            context = context_of(served, x.shape[1], index, part.generator, coordinates)
             context.hidden = x
             form = _plainly if "softmax" in stack else _alone
             measured[f"{stack} layer {index}"] = apart(form(attention, x, served, context), out)
             if served.overrides("distance_bias"):
-                biases.append(served.distance_bias(-torch.arange(x.shape[1]), context))
+                biases.append(served.distance_bias(-subject.places_of(x.shape[1]), context))
         if biases and (apart_by := max(apart(biases[0], each) for each in biases)):
             differ[stack] = apart_by
     note_of = f"; its bias by distance differs by layer: {shown(differ)}" if differ else ""

@@ -77,7 +77,9 @@ def packed_rows(subject: Subject) -> Outcome:
         segments = (torch.arange(place.length) >= first).long().expand(len(tokens), -1)
         parts = [part for part in (tokens[:, :first], tokens[:, first:]) if part.shape[1]]
         alone = torch.cat([subject.run(model, part) for part in parts], dim=1)
-        measured.add(place.stack, place.length, apart(subject.run(model, tokens, segments=segments), alone))
+        given = [subject.given(model, part.shape[1]) for part in parts]  # coordinates start again in each example
+        more = {name: torch.cat([one[name] for one in given], dim=1) for name in given[0]}
+        measured.add(place.stack, place.length, apart(subject.run(model, tokens, segments=segments, **more), alone))
     if not measured.measured:
         return "", "", "packed rows are built for softmax attention alone, which it does not serve"
     wrong = measured.complaint("packed examples are not as they are alone")
@@ -116,7 +118,9 @@ def lengths(subject: Subject) -> Outcome:
         if limit is not None:
             works.append(limit)
             with suppress(NotPossibleError):
-                prepare(encoding, Context(stack=encoding.stack, queries=1, keys=limit + 1, device=short.device))
+                beyond = Context(stack=encoding.stack, queries=1, keys=limit + 1, device=short.device)
+                beyond.coordinates = subject.given(model, limit + 1).get("coordinates")
+                prepare(encoding, beyond)
                 wrong.append(f"{stack}: {limit + 1} tokens are not refused")
         for length in sorted(works):
             subject.run(model, subject.tokens(length)[:1])

@@ -16,7 +16,7 @@ def gradients(subject: Subject) -> Outcome:
         learnt = {name: p for name, p in encoding.named_parameters() if p.requires_grad}
         if not learnt:
             return "", "", "it has no parameters"
-        loss = nn.functional.cross_entropy(model(tokens).flatten(0, 1), tokens.roll(1, 1).flatten())
+        loss = nn.functional.cross_entropy(subject.logits(model, tokens).flatten(0, 1), tokens.roll(1, 1).flatten())
         given = torch.autograd.grad(loss, list(learnt.values()), allow_unused=True)
         dead = [n for n, g in zip(learnt, given, strict=True) if g is None or not (g.isfinite().all() and g.any())]
         wrong += [f"{name} of {stack}" for name in dead]

@@ -14,7 +14,7 @@ from torch import Tensor
 from posenc.api import registry
 from posenc.backbone.transformer import Transformer
 from posenc.common.seeds import derive
-from posenc.properties.subject import Outcome, Subject, config
+from posenc.properties.subject import Outcome, Subject
 
 
 def _numpy() -> Any:
@@ -60,7 +60,7 @@ def _touched(action: Callable[[], object], seed: int) -> list[str]:
 def _pass(subject: Subject, model: Transformer) -> list[Tensor]:
     """Outputs and gradients of a pass in training mode, at step 0."""
     model.train().begin_step(subject.seed, 0).zero_grad()
-    out = model(subject.tokens())
+    out = subject.logits(model, subject.tokens())
     out.square().sum().backward()
     return [out.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
 
@@ -69,7 +69,7 @@ def random_state(subject: Subject) -> Outcome:
     """Making it, initialising it, training and scoring leave torch's, NumPy's and Python's random states alone."""
     touched: dict[str, set[str]] = {}
     for (causal, kind), (_, model, _) in zip(subject.served.values(), subject.models(), strict=True):
-        stack = config(causal, kind).stack(subject.trained, causal=causal)
+        stack = subject.stack(causal, kind)
 
         def make(stack: Any = stack) -> None:
             registry.create(subject.encoding, stack).initialise(torch.Generator().manual_seed(subject.seed))

@@ -17,14 +17,18 @@ OFF = 0.01
 LENGTH, FEATURES = 256, 256
 
 
-def _attended(encoding: Encoding, norm: float, dtype: torch.dtype) -> Tensor:
-    """Outputs (1,H,L,K) for queries and keys that have a norm before the encoding's hooks, in one precision."""
+def _attended(encoding: Encoding, norm: float, dtype: torch.dtype, places: Tensor) -> Tensor:
+    """Outputs (1,H,L,K) for queries and keys that have a norm before the encoding's hooks, in one precision.
+
+    Args:
+        places: where they stand, (L,) or (L,A).
+    """
     generator = torch.Generator().manual_seed(0)
     shape, width = (3, 1, encoding.stack.heads, LENGTH, encoding.stack.head_width), encoding.stack.head_width
     queries, keys, values = torch.randn(shape, generator=generator).to(dtype)
     queries, keys = (norm * x / x.norm(dim=-1, keepdim=True) for x in (queries, keys))
     projection = orthogonal_features(FEATURES, width, generator)
-    context = hook_context(encoding, torch.arange(LENGTH), queries=LENGTH)
+    context = hook_context(encoding, places, queries=LENGTH)
     at = context.query_positions
 
     def rotate(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,11 +49,11 @@ def saturation(subject: Subject) -> Outcome:
     """Linear attention in float32 loses no row where queries and keys have norms up to 30; beyond, they are counted."""
     measured, wrong = [], []
     for stack, _, whole in subject.models(kind="performer", room=LENGTH):
-        shares, encoding = [], parts_of(whole)[0]
+        shares, encoding, places = [], parts_of(whole)[0], subject.places_of(LENGTH, LENGTH)
         for norm in NORMS:
             with counting() as found:
-                low = _attended(encoding, norm, torch.float32).double()
-            exact = _attended(encoding, norm, torch.float64)
+                low = _attended(encoding, norm, torch.float32, places).double()
+            exact = _attended(encoding, norm, torch.float64, places)
             size = exact.norm(dim=-1)
             off = (low - exact).norm(dim=-1) > OFF * size.clamp_min(size.mean())  # equation 19 may give rows near 0
             share, counted = off.double().mean().item(), found.share or 0.0

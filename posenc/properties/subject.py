@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from posenc.api import registry
 from posenc.api.blame import HookError, blamed, ready, said
 from posenc.api.encoding import Encoding
+from posenc.api.stack import Stack
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
 from posenc.common.errors import ConfigError, FaultyPluginError, NotPossibleError, PosencError
@@ -61,6 +63,8 @@ class Subject:
         length: tokens of a row, half of what models are trained on, so that padding finds room.
         trained: the length that the stacks say they are trained on.
         others: the other lengths at which leaks are looked for, in rising order.
+        axes: how many coordinates of a position its stacks have: as many as it reads, 1 for text. With more than one,
+            every pass is given the coordinates of a grid.
     """
 
     def __init__(self, encoding: str, seed: int, length: int, others: Sequence[int] | None = None) -> None:
@@ -69,13 +73,14 @@ class Subject:
         if self.others and not (self.others[0] >= 2 and self.others[-1] <= AFFORDABLE):
             wrong = next(each for each in self.others if not 2 <= each <= AFFORDABLE)
             raise ConfigError(f"{wrong} tokens cannot be checked: from 2 to {AFFORDABLE:,} can")
+        self.axes = _axes(encoding, self.trained)
         self.served: dict[str, tuple[bool, str]] = {}
         self.refused: dict[str, str] = {}
         self.broken: dict[str, str] = {}
         for causal, kind in product((True, False), ("softmax", "performer")):
             name = f"{'causal' if causal else 'bidirectional'} {kind}"
             try:
-                made = registry.create(encoding, config(causal, kind).stack(self.trained, causal=causal))
+                made = registry.create(encoding, self.stack(causal, kind))
                 if (reason := made.why_not(kind)) is not None:
                     self.refused[name] = reason
                     continue
@@ -91,6 +96,10 @@ class Subject:
             except Exception as error:
                 self.broken[name] = blamed(error) or said(error)
 
+    def stack(self, causal: bool, kind: str) -> Stack:
+        """A stack of the backbone measured, in a direction and with a kind of attention."""
+        return config(causal, kind).stack(self.trained, causal=causal, axes=self.axes)
+
     def models(
         self, causal: bool | None = None, kind: str = "", room: int = 0, small: bool = False, layers: int = 2
     ) -> Iterator[Served]:
@@ -102,7 +111,7 @@ class Subject:
         for name, (direction, attention) in self.served.items():
             if causal in (None, direction) and kind in ("", attention):
                 shape = config(direction, attention, layers, heads=1 if small else 4)
-                model = Transformer(shape, self.encoding, room or self.trained)
+                model = Transformer(shape, self.encoding, room or self.trained, axes=self.axes)
                 ready(model.initialise(self.seed).encodings()[0], self.seed)
                 yield name, model.double().eval(), model.encodings()[0]
 
@@ -125,21 +134,50 @@ class Subject:
         generator = torch.Generator().manual_seed(derive(self.seed, "tokens"))
         return torch.randint(VOCABULARY, (2, length or self.length), generator=generator)
 
+    def places_of(self, count: int, longest: int = 0) -> Tensor:
+        """Where tokens stand: positions (L,) counted from 0, or of several axes the coordinates (L,A) of a grid.
+
+        Args:
+            longest: the grid holds so many tokens, of which it is as wide and as high (and as long) as need be; more
+                tokens make its first axis longer. 0 for the trained length.
+        """
+        return grid(count, self.axes, side_of(longest or self.trained, self.axes))
+
+    def given(self, model: Transformer, count: int) -> dict[str, Any]:
+        """What a pass over so many tokens is given beside them: coordinates, where there are several axes."""
+        if self.axes == 1:
+            return {}
+        encoding = model.encodings()[0]
+        return {"coordinates": self.places_of(count, encoding.max_length or encoding.stack.max_length)[None]}
+
+    def logits(self, model: Transformer, tokens: Tensor) -> Tensor:
+        """What a model answers, with gradients."""
+        return model.logits(model.hidden(tokens, **self.given(model, tokens.shape[1])))
+
     @torch.no_grad()
     def run(self, model: Transformer, tokens: Tensor, mask: Tensor | None = None, **more: Any) -> Tensor:
         """Hidden states (B,L,D), 0 at padding; random features and generators stand as at step 0."""
-        out = model.begin_step(self.seed, 0).hidden(tokens, mask=mask, **more)
+        keys = tokens.shape[1] + (more["cache"].length if "cache" in more else 0)
+        out = model.begin_step(self.seed, 0).hidden(tokens, mask=mask, **(self.given(model, keys) | more))
         if mask is not None:
             out = out.masked_fill(~mask[:, -out.shape[1] :, None], 0.0)
         if not out.isfinite().all():
             raise HookError("the model's output is not finite, though what each hook gave was")
         return out
 
-    def padded(self, model: Transformer, tokens: Tensor, left: int, right: int) -> Tensor:
-        """What `run` gives at the tokens (B,L), with padding to their left and right."""
+    def padded(self, model: Transformer, tokens: Tensor, left: int, right: int, places: Tensor | None = None) -> Tensor:
+        """What `run` gives at the tokens (B,L), with padding to their left and right.
+
+        Args:
+            places: the coordinates (L,A) of the tokens, of several axes; None for those that `run` gives them.
+        """
         row = nn.functional.pad(tokens, (left, right), value=7)
         real = nn.functional.pad(torch.ones(tokens.shape[1], dtype=torch.bool), (left, right))
-        return self.run(model, row, real.expand(len(tokens), -1))[:, real]
+        more = self.given(model, tokens.shape[1])
+        if more:  # padding stands at the grid's corner, where a token stands too
+            own = more["coordinates"] if places is None else places[None]
+            more = {"coordinates": nn.functional.pad(own, (0, 0, left, right))}
+        return self.run(model, row, real.expand(len(tokens), -1), **more)[:, real]
 
 
 @dataclass(frozen=True)
@@ -191,6 +229,34 @@ def config(causal: bool, kind: str, layers: int = 2, heads: int = 4) -> Backbone
         feedforward=16 * heads, features=FEATURES,
         attention="softmax" if kind == "softmax" else "performer", chunk=8 if heads == 4 else 64,
     )  # fmt: skip
+
+
+def _axes(encoding: str, trained: int) -> int:
+    """How many coordinates of a position an encoding reads; 1 where it reads none, any number, or cannot be made."""
+    with suppress(Exception):  # why it cannot be made is told where each of its stacks is made
+        return registry.create(encoding, config(False, "softmax").stack(trained, causal=False)).axes or 1
+    kinds = [registry.load(spec.name) for spec in registry.parse(encoding)]
+    return max((kind.axes or 1 for kind in kinds), default=1)
+
+
+def side_of(longest: int, axes: int) -> int:
+    """The side of the least square (or cube) that holds so many tokens."""
+    side = 1
+    while side**axes < longest:
+        side += 1
+    return side
+
+
+def grid(count: int, axes: int, side: int) -> Tensor:
+    """Places of tokens in reading order: counted from 0 (L,), or (row, column), (time, row, column) as (L,A).
+
+    Every axis but the first has `side` places; the first has as many as are needed.
+    """
+    index = torch.arange(count)
+    if axes == 1:
+        return index
+    at = [index // side ** (axes - 1)] + [index // side**power % side for power in range(axes - 2, -1, -1)]
+    return torch.stack(at, dim=-1)
 
 
 def apart(one: Tensor, other: Tensor) -> float:

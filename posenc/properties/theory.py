@@ -82,10 +82,14 @@ def _embeddings(encoding: Encoding, seed: int, count: int, rows: int) -> Tensor:
 
 
 def _set(encoding: Encoding) -> str:
+    if encoding.stack.axes > 1:
+        return "not measured: its questions are of positions on a line, and here a position has several coordinates"
     return "it sets positions itself" if encoding.overrides("positions") else ""
 
 
 def _not_a_rotation(encoding: Encoding) -> str:
+    if encoding.stack.axes > 1:
+        return _set(encoding)
     turns = encoding.overrides("rotate_query") and encoding.keeps_norms
     return "" if turns else "it does not rotate queries and keys"
 
@@ -115,6 +119,8 @@ def _turned(encoding: Encoding, x: Tensor, positions: Tensor) -> Tensor:
 @torch.no_grad()
 def norm_error(encoding: Encoding, seed: int) -> Measured:
     """By how much norms of queries change, relatively, at positions from 0 to 100,000: the matrix is orthogonal."""
+    if encoding.stack.axes > 1:
+        return Measured(None, _set(encoding))
     if not encoding.overrides("rotate_query"):
         return Measured(None, "it leaves queries and keys alone")
     positions = torch.arange(0, _room(encoding, FAR + 1), 50)

@@ -788,10 +788,12 @@ def test_parameters_follow_from_the_seed_alone(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(registry.BUILT_IN))
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_hooks_keep_the_dtype_of_what_they_are_given(name: str, dtype: torch.dtype) -> None:
-    encoding = registry.create(name, stack_of())
+    axes = registry.load(name).axes or 1
+    encoding = registry.create(name, stack_of(axes=axes))
     encoding.initialise(torch.Generator().manual_seed(3))
     x, q = torch.ones(1, 6, 16, dtype=dtype), torch.ones(1, 2, 6, 8, dtype=dtype)
-    context = context_of(encoding, 6, hidden=x)
+    coordinates = torch.arange(6)[None, :, None].expand(-1, -1, axes) if axes > 1 else None
+    context = context_of(encoding, 6, hidden=x, coordinates=coordinates)
     assert encoding.embed(x, context.query_positions, context).dtype == dtype
     assert encoding.rotate_query(q, context.query_positions, context).dtype == dtype
     if encoding.overrides("score_bias"):

@@ -1,0 +1,54 @@
+"""KERPLE on two axes: a learnt penalty that grows with the distance of two patches in the plane."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from posenc.api.encoding import Context
+from posenc.api.stack import Stack
+from posenc.api.starts import uniform_
+from posenc.encodings.alibi_2d import ByDistance, Norm
+from posenc.encodings.kerple import kept
+
+
+class Kerple2d(ByDistance):
+    """score - r1 log(1 + r2 |p_i - p_j|), or with `power` score - r1 |p_i - p_j|^r2, by the distance in the plane.
+
+    r1 and r2 are learnt, for each head and layer, start and are bounded as Kerple's. The paper defines its kernels for
+    one axis; both stay conditionally positive definite (its condition) of the Euclidean norm on any number of axes, and
+    the logarithm of the sum over axes too. A power of that sum is so up to r2 = 1 alone, which is its bound there.
+    No paper that we know builds this. Coordinates are (row, column), counted from 0 in steps of a patch. A CLS token
+    has no place: it sees all and is seen without a penalty.
+
+    Options:
+        power: the power form; else the logarithmic one. norm: "euclidean" or "manhattan", the sum over both axes.
+    """
+
+    name = "kerple_2d"
+    title = "a learnt penalty that grows with the logarithm, or a power, of the distance in the plane"
+    paper = "after Chi et al. 2022, arXiv:2205.09921, equations 4 and 5, in the plane"
+    formula = "s - r1 log(1 + r2 |p_i - p_j|)"
+    linear_reason = "not built: a distance in the plane is no sum of decays along the axes"
+    by_layer = True
+
+    def __init__(self, stack: Stack, *, power: bool = False, norm: Norm = "euclidean") -> None:
+        super().__init__(stack, norm)
+        self.power = power
+        self.r1 = nn.Parameter(torch.empty(stack.layers, stack.heads))
+        self.r2 = nn.Parameter(torch.empty(stack.layers, stack.heads))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        for parameter, half in ((self.r1, 1.0), (self.r2, 0.5)):
+            uniform_(parameter, half, generator)
+            with torch.no_grad():
+                parameter.add_(half)
+
+    def penalty(self, away: Tensor, context: Context) -> Tensor:
+        away = away.to(torch.promote_types(self.r1.dtype, away.dtype))
+        most = 1.0 if self.norm == "manhattan" else 2.0
+        r1 = kept(self.r1[context.layer])[:, None, None]
+        r2 = kept(self.r2[context.layer], most if self.power else None)[:, None, None]
+        if self.power:  # 0 to the power of r2 has no gradient in r2 that is a number
+            return -r1 * torch.where(away > 0, away.where(away > 0, 1.0) ** r2, 0.0)
+        return -r1 * torch.log1p(r2 * away)
