@@ -187,20 +187,11 @@ def _means(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_command(kind: str, long: bool, as_json: bool) -> None:
     """A line for each encoding, task or suite: its name, what it is, from which package."""
-    from posenc.plan import catalogue
+    from posenc.plan import catalogue, table
 
-    if long:
-        if kind != "encodings":
-            raise ConfigError(f"--long: there is a table of encodings, and none of {kind}")
-        from posenc.plan import table
-        from posenc.properties import facts
-
-        found = facts.rows()
-        _echo(json.dumps(found, indent=1) if as_json else table.markdown(found).rstrip())
-        return
-    rows = catalogue.rows(kind)
-    if as_json:
-        _echo(json.dumps(rows, indent=1))
+    rows = catalogue.long_rows(kind) if long else catalogue.rows(kind)
+    if as_json or long:
+        _echo(json.dumps(rows, indent=1) if as_json else table.markdown(rows).rstrip())
         return
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
@@ -349,23 +340,14 @@ def check(
 ) -> None:
     """Does ENCODING do what it declares? Measured on small models in float64, at the multiples that suites score."""
     from posenc.bench import card
-    from posenc.common.terminal import Terminal
-    from posenc.plan import catalogue
-    from posenc.properties import check as properties
 
-    more = [*(lengths or []), *(catalogue.lengths_scored(suite, properties.AFFORDABLE) if suite else [])]
     _require_folder("--json", data)
     _require_folder("--html", page)
-    findings = properties.measure(encoding, lengths=[*properties.default_lengths(), *more])
-    catalogue.print_findings(encoding, findings, Terminal())
-    made = card.make(encoding, findings, rounds)
-    for line in made.lines():
-        _echo(line)
-    if data is not None:
-        data.write_text(json.dumps(made.data(), indent=1) + "\n", encoding="utf-8")
-    if page is not None:
-        page.write_text(made.page(), encoding="utf-8")
-    sys.exit(0 if properties.passed(findings) else 3)
+    made = card.measure(encoding, lengths, suite, rounds)
+    for file, text in ((data, made.data), (page, made.page)):
+        if file is not None:
+            file.write_text(text(), encoding="utf-8")
+    sys.exit(0 if made.passed else 3)
 
 
 @main.command()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
+from rich.text import Text
 
 from posenc.api.blocks import Block, Facts, Figure, Note, Paragraph, Sources, Table
 from posenc.bench import run
 from posenc.common.errors import PosencError
+from posenc.common.terminal import Terminal
+from posenc.plan import catalogue
 from posenc.plan.table import HEAD, cells
-from posenc.properties import facts
+from posenc.properties import check, facts
 from posenc.properties.check import Finding, passed
 from posenc.properties.decay import decay
 from posenc.properties.subject import LENGTH, Subject
@@ -43,9 +47,9 @@ class Card:
     def passed(self) -> bool:
         return passed(self.findings)
 
-    def data(self) -> dict[str, Any]:
-        """All of it, for JSON."""
-        return {**asdict(self), "passed": self.passed}
+    def data(self) -> str:
+        """All of it, as JSON."""
+        return json.dumps({**asdict(self), "passed": self.passed}, indent=1) + "\n"
 
     def page(self) -> str:
         """All of it as one HTML file."""
@@ -66,7 +70,6 @@ class Card:
         for fact in self.facts:
             texts = dict(zip(HEAD, cells(fact, self._cost()), strict=True))
             pairs = [("title", str(fact["title"])), ("package", str(fact["package"]))]
-            pairs += [("hooks", ", ".join(fact["hooks"]) or "none")]
             pairs += [(name.replace("`", ""), text or "not timed") for name, text in texts.items()]
             blocks.append(Facts(tuple(pairs)))
         return blocks
@@ -114,6 +117,22 @@ class _Html(Html):
 
     def _sources(self, figure: Figure) -> Any:
         return Sources(())
+
+
+def measure(encoding: str, lengths: Sequence[int] | None, suite: str | None, rounds: int) -> Card:
+    """What `posenc check` does: measures, tells it on the terminal, and gives the card.
+
+    Args:
+        lengths, suite: where leaks are looked for too; those that the suite scores. rounds: as `make` has it.
+    """
+    more = [*(lengths or []), *(catalogue.lengths_scored(suite, check.AFFORDABLE) if suite else [])]
+    findings = check.measure(encoding, lengths=[*check.default_lengths(), *more])
+    console = Terminal()
+    catalogue.print_findings(encoding, findings, console)
+    card = make(encoding, findings, rounds)
+    for line in card.lines():
+        console.print(Text(line))
+    return card
 
 
 def make(encoding: str, findings: Sequence[Finding], rounds: int) -> Card:

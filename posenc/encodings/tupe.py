@@ -74,7 +74,8 @@ class TupeA(Encoding):
         return torch.where(query, from_cls[:, None, None], found)
 
     def score_bias(self, queries: Tensor, keys: Tensor, context: Context) -> Tensor:
-        bias: Tensor = context.once(self, "bias", lambda: self._of_positions(context))
+        wide = torch.promote_types(queries.dtype, torch.float32)
+        bias: Tensor = context.once(self, ("bias", wide), lambda: self._of_positions(context).to(wide))
         return bias
 
 

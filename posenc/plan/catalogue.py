@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from posenc.api import registry
 from posenc.api.entries import own_package
-from posenc.common.errors import PosencError, UnknownNameError
+from posenc.common.errors import ConfigError, PosencError, UnknownNameError
 from posenc.common.terminal import of_width
 from posenc.common.toml import read_toml
 from posenc.config.places import available, brought_tasks
@@ -42,6 +42,19 @@ def rows(kind: str) -> list[dict[str, str]]:
     return [
         {"name": name, "what": title, "package": packages.get(name, own_package())} for name, title in titles.items()
     ]
+
+
+def long_rows(kind: str) -> list[dict[str, Any]]:
+    """What every encoding is, whole.
+
+    Raises:
+        ConfigError: another kind was asked for.
+    """
+    if kind != "encodings":
+        raise ConfigError(f"--long: there is a table of encodings, and none of {kind}")
+    from posenc.properties import facts
+
+    return facts.rows()
 
 
 def show(name: str) -> str:

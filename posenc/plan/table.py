@@ -9,8 +9,8 @@ from typing import Any
 from posenc.common.errors import StoreError
 from posenc.common.paths import content
 
-HEAD = ("encoding", "formula", "paper", "direction", "learnt", "axes", "length", "linear attention", "cached decoding",
-        "a step over `none`")  # fmt: skip
+HEAD = ("encoding", "formula", "paper", "hooks", "direction", "learnt", "axes", "length", "linear attention",
+        "cached decoding", "a step over `none`")  # fmt: skip
 ABOUT = (
     "s is the scaled score of query i and key j, n = i - j; x what enters the first layer. Learnt: numbers in a stack"
     " of 4 layers, 4 heads, 256 wide, rows of 512 tokens."
@@ -50,6 +50,7 @@ def cells(fact: Mapping[str, Any], cost: str = "") -> tuple[str, ...]:
         str(fact["encoding"]),
         str(fact["formula"]),
         str(fact["paper"]),
+        ", ".join(fact["hooks"]) or "none",
         both[tuple(fact["directions"])],
         f"{fact['parameters']:,}",
         "any" if fact["axes"] is None else str(fact["axes"]),

@@ -37,7 +37,15 @@ class Encodings(ReportSection):
 
 def _whole(fact: Any) -> bool:
     """Whether a row has all that the table shows; another version's may not."""
-    kinds = {"formula": str, "paper": str, "directions": list, "parameters": int, "linear": str, "softmax": str}
+    kinds = {
+        "formula": str,
+        "paper": str,
+        "directions": list,
+        "hooks": list,
+        "parameters": int,
+        "linear": str,
+        "softmax": str,
+    }
     return (
         isinstance(fact, dict)
         and "encoding" in fact
