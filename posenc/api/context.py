@@ -28,7 +28,8 @@ class Context:
         mask: (B,S) bool, True at real tokens; None where every token is real.
         segments: (B,S) int, which packed example a token belongs to; None where rows hold one example.
         cls: (B,S) bool, True at classification tokens; None where there are none.
-        coordinates: (B or 1, S, A), where tokens stand, as the batch says it (images); None where they are counted.
+        coordinates: (B or 1, S, A), where tokens stand, as the batch says it; None where they are counted. Of images
+            (row, column), of videos (time, row, column), counted from 0 in steps of a patch.
         training: the model is in training mode.
         generator: the encoding's own source of randomness; the global one is never drawn from, so that
             dropout masks do not depend on the encoding.

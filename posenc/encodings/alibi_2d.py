@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from posenc.api.encoding import Context, Encoding
 from posenc.api.stack import Stack
 from posenc.encodings.alibi import slopes
-
-Norm = Literal["euclidean", "manhattan"]
 
 
 class ByDistance(Encoding):
@@ -22,11 +18,9 @@ class ByDistance(Encoding):
     by_layer = False
     """Each layer has a bias of its own."""
 
-    def __init__(self, stack: Stack, norm: Norm) -> None:
+    def __init__(self, stack: Stack, manhattan: bool) -> None:
         super().__init__(stack)
-        if norm not in ("euclidean", "manhattan"):
-            raise ValueError(f"norm={norm!r}: 'euclidean' or 'manhattan' is wanted")
-        self.norm = norm
+        self.manhattan = manhattan
 
     def penalty(self, away: Tensor, context: Context) -> Tensor:
         """The bias (B or 1, H, L, S) at distances (B or 1, 1, L, S)."""
@@ -51,7 +45,7 @@ class ByDistance(Encoding):
         # One axis after the other: never a number for each pair and axis.
         apart = zip(context.query_positions.unbind(-1), context.key_positions.unbind(-1), strict=True)
         along = [query.double()[:, None, :, None] - key.double()[:, None, None] for query, key in apart]
-        if self.norm == "manhattan":
+        if self.manhattan:
             return torch.stack([each.abs() for each in along]).sum(dim=0)
         return torch.hypot(*along)
 
@@ -64,7 +58,7 @@ class Alibi2d(ByDistance):
     penalty. (The paper's models have none.)
 
     Options:
-        norm: "euclidean" or "manhattan".
+        manhattan: the sum over both axes in place of the Euclidean distance.
     """
 
     name = "alibi_2d"
@@ -73,8 +67,8 @@ class Alibi2d(ByDistance):
     formula = "s - m_h |p_i - p_j|, m_h = 2^(-8h/H)"
     linear_reason = "not built: a distance in the plane is no sum of decays along the axes"
 
-    def __init__(self, stack: Stack, *, norm: Norm = "euclidean") -> None:
-        super().__init__(stack, norm)
+    def __init__(self, stack: Stack, *, manhattan: bool = False) -> None:
+        super().__init__(stack, manhattan)
 
     def initialise(self, generator: torch.Generator) -> None:
         """It has no parameters."""

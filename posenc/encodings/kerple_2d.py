@@ -8,21 +8,24 @@ from torch import Tensor, nn
 from posenc.api.encoding import Context
 from posenc.api.stack import Stack
 from posenc.api.starts import uniform_
-from posenc.encodings.alibi_2d import ByDistance, Norm
+from posenc.encodings.alibi_2d import ByDistance
 from posenc.encodings.kerple import kept
 
 
 class Kerple2d(ByDistance):
     """score - r1 log(1 + r2 |p_i - p_j|), or with `power` score - r1 |p_i - p_j|^r2, by the distance in the plane.
 
-    r1 and r2 are learnt, for each head and layer, start and are bounded as Kerple's. The paper defines its kernels for
-    one axis; both stay conditionally positive definite (its condition) of the Euclidean norm on any number of axes, and
-    the logarithm of the sum over axes too. A power of that sum is so up to r2 = 1 alone, which is its bound there.
-    No paper that we know builds this. Coordinates are (row, column), counted from 0 in steps of a patch. A CLS token
+    r1 and r2 are learnt, for each head and layer; they start and are bounded as Kerple's. It is Kerple taken to the
+    plane; no published form of it was found. Both kernels stay conditionally positive definite, the paper's condition,
+    with the Euclidean distance, and the logarithm with the sum over axes too. A power of that sum is so up to r2 = 1
+    alone, which is its bound there.
+
+    Coordinates are (row, column), counted from 0 in steps of a patch. A CLS token
     has no place: it sees all and is seen without a penalty.
 
     Options:
-        power: the power form; else the logarithmic one. norm: "euclidean" or "manhattan", the sum over both axes.
+        power: the power form; else the logarithmic one.
+        manhattan: the sum over both axes in place of the Euclidean distance.
     """
 
     name = "kerple_2d"
@@ -32,8 +35,8 @@ class Kerple2d(ByDistance):
     linear_reason = "not built: a distance in the plane is no sum of decays along the axes"
     by_layer = True
 
-    def __init__(self, stack: Stack, *, power: bool = False, norm: Norm = "euclidean") -> None:
-        super().__init__(stack, norm)
+    def __init__(self, stack: Stack, *, power: bool = False, manhattan: bool = False) -> None:
+        super().__init__(stack, manhattan)
         self.power = power
         self.r1 = nn.Parameter(torch.empty(stack.layers, stack.heads))
         self.r2 = nn.Parameter(torch.empty(stack.layers, stack.heads))
@@ -46,7 +49,7 @@ class Kerple2d(ByDistance):
 
     def penalty(self, away: Tensor, context: Context) -> Tensor:
         away = away.to(torch.promote_types(self.r1.dtype, away.dtype))
-        most = 1.0 if self.norm == "manhattan" else 2.0
+        most = 1.0 if self.manhattan else 2.0
         r1 = kept(self.r1[context.layer])[:, None, None]
         r2 = kept(self.r2[context.layer], most if self.power else None)[:, None, None]
         if self.power:  # 0 to the power of r2 has no gradient in r2 that is a number

@@ -73,7 +73,7 @@ class Subject:
         if self.others and not (self.others[0] >= 2 and self.others[-1] <= AFFORDABLE):
             wrong = next(each for each in self.others if not 2 <= each <= AFFORDABLE)
             raise ConfigError(f"{wrong} tokens cannot be checked: from 2 to {AFFORDABLE:,} can")
-        self.axes = _axes(encoding, self.trained)
+        self.axes, self.limit = _axes(encoding, self.trained), self.trained
         self.served: dict[str, tuple[bool, str]] = {}
         self.refused: dict[str, str] = {}
         self.broken: dict[str, str] = {}
@@ -87,6 +87,7 @@ class Subject:
                 self.served[name] = (causal, kind)
                 if made.max_length is not None:  # padding must find room too
                     self.length = min(self.length, made.max_length // 2)
+                    self.limit = min(self.limit, made.max_length)
             except NotPossibleError as error:
                 self.refused[name] = str(error)
             except FaultyPluginError as error:
@@ -139,9 +140,9 @@ class Subject:
 
         Args:
             longest: the grid holds so many tokens, of which it is as wide and as high (and as long) as need be; more
-                tokens make its first axis longer. 0 for the trained length.
+                tokens make its first axis longer. 0 for the trained length, or the encoding's if that is less.
         """
-        return grid(count, self.axes, side_of(longest or self.trained, self.axes))
+        return grid(count, self.axes, side_of(longest or self.limit, self.axes))
 
     def given(self, model: Transformer, count: int) -> dict[str, Any]:
         """What a pass over so many tokens is given beside them: coordinates, where there are several axes."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from posenc.api import registry
 from posenc.api.encoding import Encoding
+from posenc.common.errors import ConfigError
 from posenc.properties.subject import grid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -23,37 +24,37 @@ def bias_of(encoding: Encoding, at: Tensor, cls: Tensor | None = None, dtype: to
     return encoding.score_bias(x, x, context_of(encoding, at.shape[1], coordinates=at, cls=cls))
 
 
-def distance(one: list[float], other: list[float], norm: str) -> float:
+def distance(one: list[float], other: list[float], manhattan: bool) -> float:
     along = [abs(a - b) for a, b in zip(one, other, strict=True)]
-    return sum(along) if norm == "manhattan" else math.sqrt(sum(each * each for each in along))
+    return sum(along) if manhattan else math.sqrt(sum(each * each for each in along))
 
 
-@pytest.mark.parametrize("norm", ["euclidean", "manhattan"])
-def test_alibi_2d_is_its_formula(norm: str) -> None:
+@pytest.mark.parametrize("manhattan", [False, True])
+def test_alibi_2d_is_its_formula(manhattan: bool) -> None:
     at = torch.randint(0, 20, (2, 6, 2))
-    found = bias_of(made(f'alibi_2d(norm="{norm}")', 4, stack=PLANE), at)
+    found = bias_of(made(f"alibi_2d(manhattan={manhattan})", 4, stack=PLANE), at)
     for row in range(2):
         for h in range(4):
             for i, here in enumerate(at[row].tolist()):
                 for j, there in enumerate(at[row].tolist()):
-                    wanted = -(2 ** (-8 * (h + 1) / 4)) * distance(here, there, norm)
+                    wanted = -(2 ** (-8 * (h + 1) / 4)) * distance(here, there, manhattan)
                     assert found[row, h, i, j].item() == pytest.approx(wanted, abs=1e-12)
 
 
-@pytest.mark.parametrize("norm", ["euclidean", "manhattan"])
+@pytest.mark.parametrize("manhattan", [False, True])
 @pytest.mark.parametrize("power", [False, True])
-def test_kerple_2d_is_its_formula(norm: str, power: bool) -> None:
+def test_kerple_2d_is_its_formula(manhattan: bool, power: bool) -> None:
     """At fractions of a patch too; r1 and r2 within their bounds, the power of a sum at most 1."""
     r1, r2 = torch.tensor([0.7, -1.0, 1.9]), torch.tensor([0.4, 1.5, 9.0])
     at = torch.rand(1, 5, 2, dtype=torch.float64) * 6
-    text = f'kerple_2d(power={power}, norm="{norm}")'
+    text = f"kerple_2d(power={power}, manhattan={manhattan})"
     found = bias_of(made(text, 3, stack=PLANE, r1=r1, r2=r2), at)
-    most = math.inf if not power else 1.0 if norm == "manhattan" else 2.0
+    most = math.inf if not power else 1.0 if manhattan else 2.0
     for h in range(3):
         a, b = max(r1[h].item(), 0.01), min(max(r2[h].item(), 0.01), most)
         for i, here in enumerate(at[0].tolist()):
             for j, there in enumerate(at[0].tolist()):
-                away = distance(here, there, norm)
+                away = distance(here, there, manhattan)
                 wanted = -a * (away**b if power else math.log(1 + b * away))
                 assert found[0, h, i, j].item() == pytest.approx(wanted, abs=1e-7)
 
@@ -67,7 +68,7 @@ def test_kerple_2d_is_kerple_along_one_axis() -> None:
     torch.testing.assert_close(bias_of(plane, at)[0], wanted, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("text", ["kerple_2d", "kerple_2d(power=True)", 'kerple_2d(power=True, norm="manhattan")'])
+@pytest.mark.parametrize("text", ["kerple_2d", "kerple_2d(power=True)", "kerple_2d(power=True, manhattan=True)"])
 def test_gradients_are_numbers_and_layers_have_their_own(text: str) -> None:
     encoding = made(text, stack=PLANE)
     bias_of(encoding, grid(6, 2, 3)[None]).sum().backward()
@@ -110,11 +111,11 @@ def test_biases_are_float32_at_the_least(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["alibi_2d", "kerple_2d"])
-def test_another_norm_is_refused(name: str) -> None:
-    with pytest.raises(Exception, match="norm"):
-        registry.create(f"{name}(norm=maximum)", stack_of(**PLANE))
-    with pytest.raises(ValueError, match="norm='maximum': 'euclidean' or 'manhattan'"):
-        registry.load(name)(stack_of(**PLANE), norm="maximum")
+def test_what_cannot_be_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="manhattan=1"):
+        registry.create(f"{name}(manhattan=1)", stack_of(**PLANE))
+    assert "reads 2 coordinates" in str(registry.create(name, stack_of()).why_not("softmax"))
+    assert str(registry.create(name, stack_of(**PLANE)).why_not("performer")).startswith("not built:")
 
 
 @pytest.mark.parametrize(("text", "count"), [("alibi_2d", 0), ("kerple_2d", 2 * 2 * 2)])

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from posenc.api import registry
 from posenc.api.encoding import Context, Encoding
 from posenc.api.stack import Stack
 from posenc.encodings.axial_rope import AxialRope
 from posenc.encodings.sinusoidal import sinusoid_table
-from posenc.properties.check import passed
-from posenc.properties.subject import Subject, grid, side_of
+from posenc.properties.check import MEASUREMENTS, measure, passed
+from posenc.properties.subject import Outcome, Subject, grid, side_of
 from posenc.properties.theory import measure as theory
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -105,6 +106,13 @@ class Table(Encoding):
         return embeddings + self.rows[positions[..., 0]].to(embeddings.dtype)
 
 
+def measured_alone(monkeypatch: pytest.MonkeyPatch, encoding: type[Encoding], finding: str) -> Outcome:
+    """One measurement of a class, at the short length."""
+    monkeypatch.setitem(registry._registered, "broken", (encoding, "a test"))
+    measurement = next(each for each in MEASUREMENTS if each.__name__.replace("_", " ") == finding)
+    return measurement(Subject("broken", 0, 24, ()))
+
+
 @pytest.mark.parametrize(
     ("encoding", "finding", "said"),
     [
@@ -119,18 +127,20 @@ class Table(Encoding):
     ],
 )
 def test_what_is_not_true_of_coordinates_is_caught(
-    named: Any, encoding: type[Encoding], finding: str, said: str
+    monkeypatch: pytest.MonkeyPatch, encoding: type[Encoding], finding: str, said: str
 ) -> None:
-    found = named(encoding)[finding]
-    assert found.passed is False
-    assert said in found.why
+    _, measured, wrong = measured_alone(monkeypatch, encoding, finding)
+    assert measured
+    assert said in wrong
 
 
-def test_a_table_of_coordinates_is_shifted_as_far_as_it_goes(named: Any) -> None:
-    found = named(Table)
-    assert passed(list(found.values())), [each for each in found.values() if each.passed is False]
-    assert found["translation"].passed is None
-    assert "not measured: its table of coordinates has no room" in found["translation"].why
+def test_a_table_of_coordinates_is_shifted_as_far_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, measured, why = measured_alone(monkeypatch, Table, "translation")
+    assert not measured
+    assert "not measured: its table of coordinates has no room" in why
+    for finding in ("lengths", "low precision", "causality"):
+        _, measured, wrong = measured_alone(monkeypatch, Table, finding)
+        assert measured and not wrong
 
 
 def test_the_grid_reads_row_by_row_and_its_first_axis_grows() -> None:
@@ -150,3 +160,9 @@ def test_the_theory_of_a_line_is_not_asked_of_a_plane() -> None:
     answers, curves = theory(AxialRope(stack), 0)
     assert all(answer.value is None and "not measured:" in answer.why for answer in answers.values())
     assert "not measured:" in str(curves)
+
+
+def test_compositions_and_small_tables_are_measured_too() -> None:
+    findings = measure("learned_2d(size=5)+axial_rope", lengths=())
+    assert passed(findings), [each for each in findings if each.passed is False]
+    assert {each.name for each in findings if each.passed} >= {"causality", "padding", "packed rows", "order", "layers"}
