@@ -149,6 +149,12 @@ class Composite(Several):
     def pair_scores(self, queries: Tensor, keys: Tensor, context: Context) -> Tensor:
         return self._sum("pair_scores", queries, keys, context=context)
 
+    def constant_from(self) -> int:
+        return max(part.constant_from() for part in self._parts if part.overrides("constant_from"))
+
+    def log_decay(self, context: Context) -> Tensor:
+        return self._sum("log_decay", context=context)
+
     def change_scores(self, scores: Tensor, queries: Tensor, keys: Tensor, context: Context) -> Tensor:
         return self._sum("change_scores", scores, queries, keys, context=context)
 

@@ -18,6 +18,8 @@ An encoding overrides only the hooks it needs:
     mix_values                   attention weights (B,H,L,S)           (B,H,L,K), added to the output
     clipped_vectors              context                               the two of Shaw's form, without L x S numbers
     window                       layer                                 how many keys back a query of this layer sees
+    log_decay                    context                               (B or 1,H,S), of linear attention alone
+    constant_from                                                      a distance, of linear attention alone
 
 `encodings/README.md` says which hook each encoding of the literature uses. This module needs torch alone.
 """
@@ -198,6 +200,17 @@ class Encoding(nn.Module):
     def window(self, layer: int) -> int | None:
         """How many keys back a query of this layer sees, itself among them (both ways: as many ahead); None for all."""
         return None
+
+    def log_decay(self, context: Context) -> Tensor:
+        """The log (B or 1, H, S), at most 0, of the factor at each token by which all before it is multiplied.
+
+        In linear attention of the form "decay" a pair's weight is f(q_i).f(k_j) exp of the sum over j < l <= i.
+        """
+        raise NotImplementedError
+
+    def constant_from(self) -> int:
+        """The distance from which on, on either side, its `distance_bias` is constant: of the linear form "band"."""
+        raise NotImplementedError
 
     # What attention and others ask of it
 

@@ -35,10 +35,13 @@ class Alibi(Encoding):
     formula = "s - m_h |n|, m_h = 2^(-8h/H)"
     relative = True
     shared = True
-    linear_reason = "not built: a decay for each head, as a kernel of its own"
+    linear_form = "decay"
 
     def initialise(self, generator: torch.Generator) -> None:
         """It has no parameters."""
+
+    def log_decay(self, context: Context) -> Tensor:
+        return -slopes(self.stack.heads, context.device)[None, :, None].expand(1, -1, context.keys)
 
     def distance_bias(self, distances: Tensor, context: Context) -> Tensor:
         return -slopes(self.stack.heads, distances.device)[:, None] * distances.abs()

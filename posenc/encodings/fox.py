@@ -28,7 +28,7 @@ class Fox(Encoding):
     directions = frozenset({"causal"})
     relative = True
     cached_decoding = False
-    linear_reason = "not built: a decay that depends on the data, as a kernel of its own"
+    linear_form = "decay"
     sign = 1.0
 
     def __init__(self, stack: Stack) -> None:
@@ -41,7 +41,8 @@ class Fox(Encoding):
             xavier_uniform_(weight, generator)
         nn.init.zeros_(self.bias)
 
-    def score_bias(self, queries: Tensor, keys: Tensor, context: Context) -> Tensor:
+    def log_decay(self, context: Context) -> Tensor:
+        """log f of this layer, (B,H,S); 0 at padding."""
         assert context.hidden is not None  # attention sets it in each layer
         hidden = context.hidden.to(torch.promote_types(context.hidden.dtype, torch.float32))
         weight, bias = self.weight[context.layer].to(hidden.dtype), self.bias[context.layer].to(hidden.dtype)
@@ -49,8 +50,12 @@ class Fox(Encoding):
         logs = logs.transpose(1, 2)
         if context.mask is not None:  # what stands at padding does not count, not even in the last bit
             logs = logs.masked_fill(~context.mask[:, None], 0.0)
+        return logs
+
+    def score_bias(self, queries: Tensor, keys: Tensor, context: Context) -> Tensor:
+        logs = self.log_decay(context)
         sums = logs.double().cumsum(-1)  # in float32 differences of long sums would lose the digits of short ones
-        return (sums[:, :, context.offset :, None] - sums[:, :, None]).to(hidden.dtype)
+        return (sums[:, :, context.offset :, None] - sums[:, :, None]).to(logs.dtype)
 
 
 class Cable(Fox):

@@ -50,7 +50,7 @@ class T5(Encoding):
     formula = "s + b_h[bucket(n)]"
     relative = True
     shared = True
-    linear_reason = "not built: a bias that is constant in pieces needs differences of prefix sums"
+    linear_form = "band"
 
     def __init__(self, stack: Stack, *, buckets: int = 32, max_distance: int = 128) -> None:
         super().__init__(stack)
@@ -60,6 +60,9 @@ class T5(Encoding):
             raise ValueError(f"max_distance={max_distance}: more than buckets / 2 = {buckets // 2} is wanted")
         self.buckets, self.max_distance = buckets, max_distance
         self.table = nn.Parameter(torch.empty(buckets, stack.heads))
+        behind = -torch.arange(max_distance + 1, device="cpu")
+        rows = bucket(behind, buckets, max_distance, bidirectional=not stack.causal)
+        self._constant_from = int((rows < rows[-1]).sum())
 
     def initialise(self, generator: torch.Generator) -> None:
         normal_(self.table, self.stack.width**-0.5, generator)  # as T5's code starts it
@@ -67,3 +70,7 @@ class T5(Encoding):
     def distance_bias(self, distances: Tensor, context: Context) -> Tensor:
         rows = bucket(distances, self.buckets, self.max_distance, bidirectional=not self.stack.causal)
         return self.table[rows].T
+
+    def constant_from(self) -> int:
+        """With the paper's buckets 113, both ways 91: from there on all fall into the last."""
+        return self._constant_from

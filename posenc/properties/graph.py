@@ -21,7 +21,7 @@ def graph(subject: Subject) -> Outcome:
     measured, wrong, tokens = dict[str, float](), list[str](), subject.tokens()
     for stack, (causal, kind) in subject.served.items():
         # As it is, without what tells where a hook's answer is not finite: that looks at numbers, which no graph can.
-        model = Transformer(config(causal, kind, layers=1), subject.encoding, subject.trained, axes=subject.axes)
+        model = Transformer(config(causal, kind), subject.encoding, subject.trained, axes=subject.axes)
         model = model.initialise(subject.seed).double().eval()
         plain = subject.run(model, tokens)
         torch._dynamo.reset()

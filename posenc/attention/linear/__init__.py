@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from posenc.api.encoding import Encoding
+from posenc.attention.linear.band import Band
+from posenc.attention.linear.decay import Decay
 from posenc.attention.linear.favor import Favor, FavorOutside
 
-FORMS: dict[str, type[Favor]] = {"as_is": Favor, "inside": Favor, "outside": FavorOutside}
+FORMS: dict[str, type[Favor]] = {"as_is": Favor, "inside": Favor, "outside": FavorOutside, "decay": Decay, "band": Band}
 """as_is: it touches neither queries nor keys. inside: it turns heads, before the features. outside: it turns features,
-in the numerator alone."""
+in the numerator alone. decay: what lies behind is multiplied by a factor at each token (`log_decay`). band: a bias
+by distance that is constant from some distance on (`constant_from`)."""
 
 
 def why_not(encoding: Encoding, features: int) -> str | None:

@@ -128,6 +128,7 @@ def favor_attention(
     causal: bool,
     mask: Tensor | None = None,
     rotate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    logs: Tensor | None = None,
     chunk: int = 64,
 ) -> Tensor:
     """Linear attention's output (B,H,L,K), in memory linear in the length.
@@ -137,6 +138,8 @@ def favor_attention(
         scale: what scores are multiplied by, split evenly between queries and keys.
         mask: (B,S) bool, True at real keys; padding is out of the numerator and the denominator.
         rotate: turns query and key features (equation 19 of RoFormer) for the numerator alone.
+        logs: (B or 1, H, S), the log of the factor at each token by which what came before it is multiplied; both ways
+            it must be the same at all tokens of a head.
         chunk: tokens handled at once when causal: memory is L x chunk, time L x (chunk + M).
     """
     dtype = torch.promote_types(values.dtype, torch.float32)  # features span many powers of ten: never in bf16
@@ -144,6 +147,10 @@ def favor_attention(
     query = query_features(queries * math.sqrt(scale), projection)
     key, exponents = key_features(keys * math.sqrt(scale), projection, mask)
     turned_query, turned_key = rotate(query, key) if rotate else (query, key)
+    if logs is not None:
+        logs = logs.to(dtype).expand(*key.shape[:2], -1)
+        if not causal:
+            return _both_ways(query, key, values, exponents, logs, chunk)
     if not causal:
         largest = exponents.amax(-1, keepdim=True)
         factors = power_of_two(exponents - largest, dtype)[..., None]
@@ -152,13 +159,39 @@ def favor_attention(
         for found in _counting:
             found.add(denominator, largest[..., None] > HIDDEN)
         return _divide(numerator, denominator)
-    return _causal(query, key, turned_query, turned_key, values, exponents, chunk)
+    both, powers = _causal(query, key, turned_query, turned_key, values, exponents, chunk, logs)
+    for found in _counting:
+        found.add(both[..., -1:], powers[..., None] > HIDDEN)
+    return _divide(both[..., :-1], both[..., -1:])
+
+
+def _both_ways(
+    query: Tensor, key: Tensor, values: Tensor, exponents: Tensor, logs: Tensor, chunk: int
+) -> Tensor:  # fmt: skip
+    """Two causal passes, one from the end, in which a row does not see itself again; their sums at one scale."""
+    behind, scale = _causal(query, key, query, key, values, exponents, chunk, logs)
+    query, key, values = (x.flip(2) for x in (query, key, values))
+    ahead, other = _causal(query, key, query, key, values, exponents.flip(2), chunk, logs.flip(2), itself=False)
+    ahead, other = ahead.flip(2), other.flip(2)
+    largest = torch.maximum(scale, other)
+    both = behind * power_of_two(scale - largest, behind.dtype)[..., None]
+    both = both + ahead * power_of_two(other - largest, behind.dtype)[..., None]
+    for found in _counting:
+        found.add(both[..., -1:], largest[..., None] > HIDDEN)
+    return _divide(both[..., :-1], both[..., -1:])
 
 
 def _causal(
-    query: Tensor, key: Tensor, turned_query: Tensor, turned_key: Tensor, values: Tensor, exponents: Tensor, chunk: int
-) -> Tensor:
-    """Chunks at once: each row sees its own chunk pair by pair, and earlier chunks through their summed state."""
+    query: Tensor, key: Tensor, turned_query: Tensor, turned_key: Tensor, values: Tensor, exponents: Tensor, chunk: int,
+    logs: Tensor | None, itself: bool = True,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Chunks at once: each row sees its own chunk pair by pair, and earlier chunks through their summed state.
+
+    Sums of logs begin anew in each chunk: differences of sums over a long row would lose the digits of short ones.
+
+    Returns:
+        Numerators and normaliser (B,H,L,K+1) over a power of two of the row's own, and its exponent (B,H,L).
+    """
     length, dtype, turned = query.shape[2], query.dtype, turned_key is not key
     if turned:
         turned_query, turned_key = _chunks(turned_query, chunk), _chunks(turned_key, chunk)
@@ -171,8 +204,11 @@ def _causal(
     before = torch.cat((torch.full_like(last[..., :1], HIDDEN), last[..., :-1]), dim=-1)
 
     # Within the chunk. A later key's factor is set to 0, and what it multiplies is finite: it leaves no trace.
-    later = torch.full((chunk, chunk), 2 * HIDDEN, dtype=exponents.dtype, device=query.device).triu(1)
+    later = torch.full((chunk, chunk), 2 * HIDDEN, dtype=exponents.dtype, device=query.device).triu(int(itself))
     factors = power_of_two((exponents[..., None, :] - so_far[..., :, None]).add_(later), dtype)
+    if logs is not None:
+        sums = _chunks(logs[..., None], chunk)[..., 0].cumsum(-1)  # (B,H,chunks,C), at most 0
+        factors = factors * (sums[..., :, None] - sums[..., None, :]).clamp_max(0.0).exp()
     values = _with_ones(values)
     both = ((turned_query @ turned_key.transpose(-1, -2)) * factors) @ values
     if turned:
@@ -183,13 +219,14 @@ def _causal(
         # From earlier chunks: their states, brought to the largest power of two so far, one after another.
         own = power_of_two(exponents - last[..., None], dtype)[..., None]
         decay = power_of_two(before - last, dtype)[..., None, None]
+        if logs is not None:
+            own = own * (sums[..., -1:] - sums).exp()[..., None]
+            decay = decay * sums[..., -1].exp()[..., None, None]
         states = [_states(added, decay) for added in _write(key, turned_key, values * own)]
         to_row = power_of_two(before[..., None] - so_far, dtype)[..., None]
+        to_row = to_row if logs is None else to_row * sums.exp()[..., None]
         both = both + torch.cat(_read(query, turned_query, states), dim=-1) * to_row
-    for found in _counting:
-        rows = torch.arange(query.shape[2] * chunk, device=query.device).view(-1, chunk, 1) < length
-        found.add(both[..., -1:], (so_far[..., None] > HIDDEN) & rows)  # what fills up the last chunk is no row
-    return _divide(both[..., :-1], both[..., -1:]).flatten(2, 3)[:, :, :length]
+    return both.flatten(2, 3)[:, :, :length], so_far.flatten(2)[:, :, :length]
 
 
 def _with_ones(values: Tensor) -> Tensor:
@@ -272,12 +309,12 @@ class Favor(Kernel):
 
     def _favor(
         self, queries: Tensor, keys: Tensor, values: Tensor, scale: float, causal: bool, mask: Tensor | None,
-        rotate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        rotate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None, logs: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         with without_autocast(queries.device):
             heads = favor_attention(
                 queries, keys, values, self.projection, scale=scale, causal=causal, mask=mask, rotate=rotate,
-                chunk=self.chunk,
+                logs=logs, chunk=self.chunk,
             )  # fmt: skip
         return heads.to(queries.dtype)
 

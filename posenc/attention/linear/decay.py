@@ -1,0 +1,25 @@
+"""FAVOR+ with a decay: a pair's weight is f(q_i).f(k_j) exp of the sum of `log_decay` over j < l <= i.
+
+By head where the decay is the same at all tokens (ALiBi), which serves both ways, or by the data (FoX, CABLE). Sums
+begin anew in each chunk and states are multiplied from chunk to chunk: nothing is subtracted but within a chunk.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from posenc.api.context import Context
+from posenc.api.encoding import Encoding
+from posenc.attention.kernel import LayerCache
+from posenc.attention.linear.favor import Favor
+
+
+class Decay(Favor):
+    """Numerator and normaliser carry the same decays."""
+
+    def attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, encoding: Encoding, context: Context,
+        cache: LayerCache | None = None,
+    ) -> Tensor:  # fmt: skip
+        logs = encoding.log_decay(context)
+        return self._favor(queries, keys, values, encoding.score_scale, self.causal, context.mask, logs=logs)
