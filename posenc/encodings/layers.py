@@ -53,7 +53,7 @@ class ByLayer(Several):
         reason = next((part.linear_reason for part in both if part.linear_form is None), "")
         if window and not reason:
             reason = "not built: a sliding window in linear attention"
-        self._declare(linear_form=None if reason else next(iter(forms), "as_is"), linear_reason=reason)
+        self._declare(linear_form=None if reason else min(map(str, forms), default="as_is"), linear_reason=reason)
         self._at = []
         for layer, is_second in enumerate(seconds):
             own = seconds[:layer].count(is_second)

@@ -19,7 +19,7 @@ class ClippedVectors(Encoding):
     """
 
     relative = True
-    linear_reason = "not built: cost (clipped distances need prefix sums and a band of twice the clip)"
+    linear_reason = "not built: cost (features of each key with the vector of each clipped distance)"
 
     def __init__(self, stack: Stack, clip: int) -> None:
         super().__init__(stack)

@@ -611,7 +611,9 @@ def test_a_performer_refuses_dropout_on_weights_it_does_not_have() -> None:
         model_of(attention="performer", attention_dropout=0.1)
 
 
-@pytest.mark.parametrize(("name", "reason"), [("t5", "not built"), ("shaw", "not built"), ("t5+rope", "not built")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("kerple", "not built"), ("shaw", "not built"), ("t5+rope", "several ways")]
+)
 def test_what_a_performer_cannot_take_is_refused_before_anything_runs(name: str, reason: str) -> None:
     with pytest.raises(NotPossibleError, match=reason):
         model_of(name, attention="performer")

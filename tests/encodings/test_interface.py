@@ -395,7 +395,8 @@ def test_layers_that_cannot_be_are_refused(text: str, words: str) -> None:
 def test_layers_in_a_performer() -> None:
     made = registry.create("layers(rope, none, every=2)", STACK)
     assert made.linear_form == "inside" and made.why_not("performer") is None
-    assert registry.create("layers(rope, t5, every=2)", STACK).why_not("performer")
+    assert registry.create("layers(rope, kerple, every=2)", STACK).why_not("performer")
+    assert registry.create("layers(rope, t5, every=2)", STACK).why_not("performer") is None  # each layer its own form
     windowed = registry.create("layers(rope, none, every=2, window=8)", STACK)
     assert windowed.why_not("performer") == "not built: a sliding window in linear attention"
     config = BackboneConfig(layers=4, width=16, heads=2, feedforward=24, attention="performer", features=8)
