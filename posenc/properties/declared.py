@@ -8,7 +8,7 @@ from torch import Tensor
 from posenc.api import registry
 from posenc.api.composite import Composite
 from posenc.api.encoding import Context, Encoding
-from posenc.properties.subject import SAME, Outcome, Subject, apart, over, shown, side_of
+from posenc.properties.subject import SAME, Outcome, Subject, apart, over, parts_of, shown, side_of
 
 SHIFT, FAR = 37, 700
 
@@ -71,7 +71,8 @@ def translation(subject: Subject) -> Outcome:
             if difference > SAME:
                 break
         # Inside a Performer's features a rotation is relative in the mean over random features, not in one draw.
-        (drawn if "performer" in stack and encoding.linear_form == "inside" else measured)[stack] = difference
+        inside = "performer" in stack and "inside" in {part.linear_form for part in parts}
+        (drawn if inside else measured)[stack] = difference
     note = f"not judged, as features are random: {shown(drawn)}" if drawn else ""
     if not measured:
         return "", "", note
