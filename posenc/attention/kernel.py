@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +9,6 @@ from torch import Tensor, nn
 
 from posenc.api.context import Context
 from posenc.api.encoding import Encoding
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Precision as written, whatever surrounds it; "meta", where FLOPs are counted, knows no autocast."""
-    known = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 class LayerCache:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from posenc.api.encoding import Context, Encoding
+from posenc.api.precision import without_autocast
 from posenc.api.stack import Stack
 from posenc.api.starts import uniform_
 from posenc.encodings.axial_rope import unturned
-
-
-def _as_written(device: torch.device) -> AbstractContextManager[object]:
-    """Without autocast, which would take products in bf16; "meta", where FLOPs are counted, knows none."""
-    known = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 class BlockRotation(Encoding):
@@ -52,7 +46,7 @@ class BlockRotation(Encoding):
 
     def _rotate(self, x: Tensor, positions: Tensor, context: Context) -> Tensor:
         dtype = torch.promote_types(x.dtype, torch.float32)
-        with _as_written(x.device):
+        with without_autocast(x.device):
             if positions is not context.query_positions and positions is not context.key_positions:
                 turned = self.rotations(positions, context).to(dtype)
             else:  # queries are the last of the keys: one table serves both

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from posenc.api.encoding import Context, Encoding
+from posenc.api.precision import without_autocast
 from posenc.api.stack import Stack
 from posenc.api.starts import uniform_, xavier_uniform_
 
@@ -111,7 +112,7 @@ class Path(Encoding):
             beta = beta * context.mask[:, None]
         directions = self._directions(x, context).expand(*keys.shape[:3], -1)
         # Without autocast, which would take products of a triangle in bf16 and has no solver for them.
-        with torch.autocast(queries.device.type, enabled=False):
+        with without_autocast(queries.device):
             scores = householder_scores(
                 self._all(queries.to(wide), keys), keys.to(wide), directions, beta.expand(*keys.shape[:3])
             )

@@ -40,7 +40,8 @@ class Randomized(Encoding):
             raise ValueError(f"longest={longest}: must be at least the length of a row, or 0 for the default")
         self.longest = longest or 8 * stack.max_length
         fixed = self.draw(torch.Generator().manual_seed(EVALUATION_SEED), torch.device("cpu"))
-        self.register_buffer("fixed", fixed, persistent=False)
+        # Where tensors are made (a plan counts on such without memory), whatever the draw's own device.
+        self.register_buffer("fixed", torch.empty(self.longest, dtype=fixed.dtype).copy_(fixed), persistent=False)
 
     @property
     def max_length(self) -> int | None:

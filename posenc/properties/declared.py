@@ -58,6 +58,7 @@ def translation(subject: Subject) -> Outcome:
         if encoding.overrides("positions"):
             return "", "", "it sets positions itself"
         relative, shifted = encoding.relative, _Shifted(encoding.stack)
+        parts = parts_of(encoding)  # before it is composed with what shifts it
         bare = subject.run(model, subject.tokens(), **({"coordinates": places[None]} if several else {}))
         model.stacks[0][1].encoding = Composite(encoding.stack, [encoding, shifted])
         difference, far = 0.0, FAR if encoding.max_length is None else _room(encoding, subject)

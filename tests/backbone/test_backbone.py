@@ -33,6 +33,7 @@ from torch.nn import functional
 from posenc.api import registry
 from posenc.api.encoding import Context, Encoding
 from posenc.attention.kernel import DecodingCache
+from posenc.backbone import cost
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer, is_positional
 from posenc.common.errors import ConfigError, NotPossibleError
@@ -659,3 +660,17 @@ def test_a_source_that_is_nothing_but_padding_gives_numbers_and_spoils_no_other_
     assert out.isfinite().all()
     out[0].square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("attention", ["softmax", "performer"])
+@pytest.mark.parametrize("name", registry.BUILT_IN)
+def test_every_built_in_encodings_work_can_be_counted(name: str, attention: str) -> None:
+    """On tensors without memory, in each direction that it is defined for: what a plan does."""
+    if registry.load(name).axes not in (None, 1):
+        return  # no task's positions have several axes yet
+    for form in (form for form in ("decoder", "encoder") if serves(name, form)):
+        config = BackboneConfig(
+            form=form, layers=2, width=16, heads=2, feedforward=24, vocabulary=20, attention=attention, features=12
+        )
+        if registry.create(name, config.stack(64, causal=form == "decoder")).why_not(attention) is None:
+            assert cost.count(config, name, 8, 64)[1] > 0

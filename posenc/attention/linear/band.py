@@ -13,7 +13,8 @@ from torch import Tensor
 
 from posenc.api.context import Context
 from posenc.api.encoding import Encoding
-from posenc.attention.kernel import LayerCache, without_autocast
+from posenc.api.precision import without_autocast
+from posenc.attention.kernel import LayerCache
 from posenc.attention.linear import favor
 from posenc.attention.linear.favor import HIDDEN, Favor, key_features, power_of_two, query_features
 

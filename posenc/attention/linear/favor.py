@@ -35,7 +35,8 @@ from torch import Tensor
 
 from posenc.api.context import Context
 from posenc.api.encoding import Encoding
-from posenc.attention.kernel import Kernel, LayerCache, Memory, without_autocast
+from posenc.api.precision import without_autocast
+from posenc.attention.kernel import Kernel, LayerCache, Memory
 
 LARGEST = 2**28
 """Exponents of real keys stay within this, so that sums of them stay within an int32."""
