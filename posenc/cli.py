@@ -344,9 +344,7 @@ def check(
     _require_folder("--json", data)
     _require_folder("--html", page)
     made = card.measure(encoding, lengths, suite, rounds)
-    for file, text in ((data, made.data), (page, made.page)):
-        if file is not None:
-            file.write_text(text(), encoding="utf-8")
+    made.write(data, page)
     sys.exit(0 if made.passed else 3)
 
 
@@ -379,13 +377,19 @@ def bench(file: Path | None, encodings: list[str] | None, **given: Any) -> None:
     console = of_width(120)
     for table in run.tables(rows):
         console.print(table)
-    for line in (*run.left_out(rows), run.FORMULA):
+    for line in (*run.left_out(rows), run.FORMULA, pipeline.measure(options.rounds, options.device).said()):
         _echo(line)
-    data = pipeline.measure(options.rounds, options.device)
-    _echo(
-        f"data: {data.tokens_ready:.3g} tokens ready a second, {data.tokens_trained:.3g} trained ({data.task}):"
-        f" {data.ratio.median:.0f} times [{data.ratio.low:.0f}, {data.ratio.high:.0f}]"
-    )
+
+
+@main.command("new-encoding")
+@click.argument("name")
+@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="Where it goes.")
+def new_encoding(name: str, folder: Path) -> None:
+    """Write a package with an encoding NAME that passes check, to be changed into your own."""
+    from posenc.plan import scaffold
+
+    for path in scaffold.new_encoding(name, folder):
+        _echo(path)
 
 
 @main.command()

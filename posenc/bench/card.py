@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -73,6 +74,12 @@ class Card:
             pairs += [(name.replace("`", ""), text or "not timed") for name, text in texts.items()]
             blocks.append(Facts(tuple(pairs)))
         return blocks
+
+    def write(self, data: Path | None, page: Path | None) -> None:
+        """As JSON, as a page, or not where no file is named."""
+        for file, text in ((data, self.data), (page, self.page)):
+            if file is not None:
+                file.write_text(text(), encoding="utf-8")
 
     def lines(self) -> list[str]:
         """What the findings do not say, for a terminal."""

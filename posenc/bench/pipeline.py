@@ -22,6 +22,13 @@ class Pipeline:
     tokens_trained: float
     ratio: Interval
 
+    def said(self) -> str:
+        """In a line."""
+        return (
+            f"data: {self.tokens_ready:.3g} tokens ready a second, {self.tokens_trained:.3g} trained ({self.task}):"
+            f" {self.ratio.median:.0f} times [{self.ratio.low:.0f}, {self.ratio.high:.0f}]"
+        )
+
 
 def measure(rounds: int, device: str) -> Pipeline:
     """Batches made, and steps trained on them (forward and backward), in turns, with the task's `none`.
