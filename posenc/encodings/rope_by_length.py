@@ -80,7 +80,7 @@ class LongRope(_ByLength):
 
     The authors search for both lists of factors with an evolutionary search on the model at hand. Without one, short
     factors are 1, and long ones go from 1 to f evenly over the pairs, slow ones interpolated most; lists that were
-    found may be set as `short_factors` and `long_factors` (K/2). Queries times keys get 1 + ln f / ln L0 at every
+    found may be set as `short_factors` and `long_factors` (K/2,). Queries times keys get 1 + ln f / ln L0 at every
     length, as the released code has it.
 
     Options:
@@ -90,6 +90,8 @@ class LongRope(_ByLength):
     name = "longrope"
     title = "RoPE with one list of factors up to the original length and another beyond"
     paper = "Ding et al. 2024, arXiv:2402.13753, equations 3 and 5; transformers' code"
+    short_factors: Tensor
+    long_factors: Tensor
     formula = "RoPE with theta_c / (short_c or long_c by length), s (1 + ln f / ln L0)"
 
     def __init__(self, stack: Stack, *, base: float = 10000.0, factor: float = 4.0, original: int = 0) -> None:
@@ -97,8 +99,9 @@ class LongRope(_ByLength):
         if self.original < 2:
             raise ValueError(f"original={self.original}: must be at least 2 tokens")
         pairs = stack.head_width // 2
-        self.short_factors = [1.0] * pairs
-        self.long_factors = [1.0 + (factor - 1.0) * pair / max(pairs - 1, 1) for pair in range(pairs)]
+        evenly = torch.arange(pairs, dtype=torch.float64) / max(pairs - 1, 1)
+        self.register_buffer("short_factors", torch.ones(pairs, dtype=torch.float64), persistent=False)
+        self.register_buffer("long_factors", 1 + (factor - 1) * evenly, persistent=False)
 
     @property
     def score_scale(self) -> float:
@@ -106,8 +109,5 @@ class LongRope(_ByLength):
 
     def by_length(self, lengths: Tensor) -> Tensor:
         theta = self.frequencies(self.stack.head_width, lengths.device)
-        short, long = (
-            theta / torch.tensor(factors, dtype=torch.float64, device=lengths.device)
-            for factors in (self.short_factors, self.long_factors)
-        )
+        short, long = theta / self.short_factors.double(), theta / self.long_factors.double()
         return torch.where((lengths > self.original)[..., None], long, short)

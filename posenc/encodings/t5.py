@@ -60,9 +60,6 @@ class T5(Encoding):
             raise ValueError(f"max_distance={max_distance}: more than buckets / 2 = {buckets // 2} is wanted")
         self.buckets, self.max_distance = buckets, max_distance
         self.table = nn.Parameter(torch.empty(buckets, stack.heads))
-        behind = -torch.arange(max_distance + 1, device="cpu")
-        rows = bucket(behind, buckets, max_distance, bidirectional=not stack.causal)
-        self._constant_from = int((rows < rows[-1]).sum())
 
     def initialise(self, generator: torch.Generator) -> None:
         normal_(self.table, self.stack.width**-0.5, generator)  # as T5's code starts it
@@ -73,4 +70,7 @@ class T5(Encoding):
 
     def constant_from(self) -> int:
         """With the paper's buckets 113, both ways 91: from there on all fall into the last."""
-        return self._constant_from
+        buckets = self.buckets if self.stack.causal else self.buckets // 2
+        exact = buckets // 2
+        growth = (self.max_distance / exact) ** (1 / (buckets - exact))  # from one logarithmic bucket to the next
+        return math.ceil(exact * growth ** (buckets - 1 - exact) - 1e-6)

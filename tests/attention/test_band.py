@@ -99,9 +99,14 @@ def test_without_biases_it_is_plain_linear_attention() -> None:
         torch.testing.assert_close(attended(x, causal, chunk=8), plain, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize(("causal", "far"), [(True, 113), (False, 91)])
-def test_t5_is_constant_from_there_on(causal: bool, far: int) -> None:
-    encoding = made("t5", stack={"causal": causal})
+@pytest.mark.parametrize(
+    ("text", "causal", "far"),
+    [("t5", True, 113), ("t5", False, 91), ("t5(buckets=16, max_distance=64)", True, None),
+     ("t5(buckets=8, max_distance=200)", False, None), ("t5(buckets=64, max_distance=33)", True, None)],
+)  # fmt: skip
+def test_t5_is_constant_from_there_on(text: str, causal: bool, far: int | None) -> None:
+    encoding = made(text, stack={"causal": causal})
+    far = far or encoding.constant_from()
     assert encoding.constant_from() == far
     context = context_of(encoding, 8)
     for sign in (-1, 1):

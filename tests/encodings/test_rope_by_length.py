@@ -31,7 +31,8 @@ def test_frequencies_at_every_length(kind: str, text: str) -> None:
     theirs, encoding = golden("rope_frequencies"), made(text, 2, head_width=64)
     if isinstance(encoding, LongRope):
         options = options_of("longrope")
-        encoding.short_factors, encoding.long_factors = options["short_factor"], options["long_factor"]
+        encoding.short_factors = torch.tensor(options["short_factor"], dtype=torch.float64)
+        encoding.long_factors = torch.tensor(options["long_factor"], dtype=torch.float64)
     for length in (256, 512, 1024, 2048, 8192):
         by_length: Any = encoding
         found = by_length.by_length(torch.tensor(length))
