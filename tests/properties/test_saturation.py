@@ -85,7 +85,7 @@ def test_check_tells_from_which_norms_on_rows_are_lost() -> None:
     told = findings["saturation"].measured
     assert "causal performer 0.0% at 8, 0.0% at 30, " in told
     assert findings["saturation"].passed is True
-    softmax_alone = {finding.name: finding for finding in measure("t5", lengths=())}["saturation"]
+    softmax_alone = {finding.name: finding for finding in measure("kerple", lengths=())}["saturation"]
     assert softmax_alone.passed is None and softmax_alone.why == "it serves no linear attention"
 
 
