@@ -207,8 +207,9 @@ def test_a_worker_killed_once_costs_nothing_but_its_last_steps(tmp_path: Path) -
         wait_until(lambda: len(now := workers_of(process)) == 2 and now != first)
         assert process.poll() is None
         assert list(Store(tmp_path / "results" / "quick").records()) == []
+        # The new worker is there before it has taken its cell.
+        wait_until(lambda: "running       2" in posenc("status", "quick", folder=tmp_path).stdout)
         status = posenc("status", "quick", folder=tmp_path).stdout
-        assert "running       2" in status
         assert f"run now by process {process.pid} on" in status
     finally:
         stop(process)
