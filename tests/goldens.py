@@ -74,3 +74,21 @@ def close(one: Tensor, other: Tensor, atol: float) -> None:
 def halves(x: Tensor) -> Tensor:
     """Channels that stand in two halves (first of all pairs, then the second of all), as pairs."""
     return torch.stack(x.chunk(2, dim=-1), dim=-1).flatten(-2)
+
+
+def matrices(encoding: Encoding, coordinates: Tensor, cls: Tensor | None = None, hook: str = "rotate_query") -> Tensor:
+    """By what each head is turned (H,L,K,K), read off a hook: what it makes of each channel by itself."""
+    width = encoding.stack.head_width
+    context = context_of(encoding, len(coordinates), coordinates=coordinates[None], cls=cls)
+    x = torch.eye(width, dtype=torch.float64)[:, None, None].expand(-1, encoding.stack.heads, len(coordinates), -1)
+    turned: Tensor = getattr(encoding, hook)(x, context.query_positions, context)
+    return turned.permute(1, 2, 3, 0)
+
+
+def exponential(matrix: Tensor) -> Tensor:
+    """Its power series, of a matrix halved until it is small."""
+    total = term = torch.eye(len(matrix), dtype=torch.float64)
+    for n in range(1, 30):
+        term = term @ (matrix / 64) / n
+        total = total + term
+    return torch.linalg.matrix_power(total, 64)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from posenc.api.encoding import Context, Encoding
 from posenc.api.stack import Stack
-from posenc.encodings.rope import rotate_pairs
+from posenc.encodings.rope import turned
 
 PIXELS = 224
 """The largest resolution that timm's spectrum "in pixels" is made for."""
@@ -34,20 +34,15 @@ class Planar(Encoding):
         """By how much each pair is turned at positions (B or 1, L, A): float64 (B or 1, H or 1, L, K/2)."""
         raise NotImplementedError
 
-    def _turns(self, positions: Tensor, context: Context, dtype: torch.dtype) -> Tensor:
+    def _turns(self, positions: Tensor, context: Context) -> Tensor:
         angles = self.angles(positions, context)
         if (left := unturned(context, positions.shape[1])) is not None:
             angles = angles.masked_fill(left, 0.0)
-        return torch.stack((angles.cos(), angles.sin()), dim=-1).to(dtype)
+        return torch.stack((angles.cos(), angles.sin()), dim=-1)
 
     def _rotate(self, x: Tensor, positions: Tensor, context: Context) -> Tensor:
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        if positions is not context.query_positions and positions is not context.key_positions:
-            return rotate_pairs(x, self._turns(positions, context, dtype))
-        # Queries are the last of the keys: one table serves both.
-        key = ("turns", context.layer if self.by_layer else None, dtype)
-        table = context.once(self, key, lambda: self._turns(context.key_positions, context, dtype))
-        return rotate_pairs(x, table[:, :, table.shape[2] - positions.shape[1] :])
+        key = ("turns", context.layer if self.by_layer else None)
+        return turned(x, positions, context, self, key, lambda at: self._turns(at, context))
 
     def rotate_query(self, queries: Tensor, positions: Tensor, context: Context) -> Tensor:
         return self._rotate(queries, positions, context)

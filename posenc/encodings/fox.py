@@ -11,6 +11,22 @@ from posenc.api.stack import Stack
 from posenc.api.starts import xavier_uniform_
 
 
+def log_gates(hidden: Tensor, weight: Tensor, bias: Tensor, context: Context, sign: float = 1.0) -> Tensor:
+    """log sigmoid(sign (w_h . x + b_h)) of hidden states (B,S,D), (B,H,S); 0 at padding.
+
+    What stands at padding does not count, not even in the last bit.
+    """
+    weight, bias = weight.to(hidden.dtype), bias.to(hidden.dtype)
+    logs = functional.logsigmoid(sign * functional.linear(hidden, weight, bias)).transpose(1, 2)
+    return logs if context.mask is None else logs.masked_fill(~context.mask[:, None], 0.0)
+
+
+def since(logs: Tensor, context: Context) -> Tensor:
+    """The sum of logs (B,H,S) over j < l <= i, (B,H,L,S)."""
+    sums = logs.double().cumsum(-1)  # in float32 differences of long sums would lose the digits of short ones
+    return (sums[:, :, context.offset :, None] - sums[:, :, None]).to(logs.dtype)
+
+
 class Fox(Encoding):
     """score + sum_{l=j+1..i} log f_l, f_l = sigmoid(w_h . x_l + b_h): equations 5 to 8 of the paper.
 
@@ -45,17 +61,10 @@ class Fox(Encoding):
         """log f of this layer, (B,H,S); 0 at padding."""
         assert context.hidden is not None  # attention sets it in each layer
         hidden = context.hidden.to(torch.promote_types(context.hidden.dtype, torch.float32))
-        weight, bias = self.weight[context.layer].to(hidden.dtype), self.bias[context.layer].to(hidden.dtype)
-        logs = functional.logsigmoid(self.sign * functional.linear(hidden, weight, bias))  # (B,S,H)
-        logs = logs.transpose(1, 2)
-        if context.mask is not None:  # what stands at padding does not count, not even in the last bit
-            logs = logs.masked_fill(~context.mask[:, None], 0.0)
-        return logs
+        return log_gates(hidden, self.weight[context.layer], self.bias[context.layer], context, self.sign)
 
     def score_bias(self, queries: Tensor, keys: Tensor, context: Context) -> Tensor:
-        logs = self.log_decay(context)
-        sums = logs.double().cumsum(-1)  # in float32 differences of long sums would lose the digits of short ones
-        return (sums[:, :, context.offset :, None] - sums[:, :, None]).to(logs.dtype)
+        return since(self.log_decay(context), context)
 
 
 class Cable(Fox):

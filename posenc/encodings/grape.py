@@ -12,7 +12,7 @@ from posenc.api.encoding import Context, Encoding
 from posenc.api.stack import Stack
 from posenc.api.starts import normal_
 from posenc.encodings.alibi import slopes
-from posenc.encodings.rope import Rope, rotate_pairs
+from posenc.encodings.rope import Rope, turned
 
 
 class GrapeM(Rope):
@@ -48,12 +48,7 @@ class GrapeM(Rope):
         return torch.stack((angles.cos(), angles.sin()), dim=-1)
 
     def _rotate(self, x: Tensor, positions: Tensor, context: Context) -> Tensor:
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        if positions is not context.query_positions and positions is not context.key_positions:
-            return rotate_pairs(x, self._turns(positions, context).to(dtype))
-        key = ("turns", context.layer, dtype)
-        table = context.once(self, key, lambda: self._turns(context.key_positions, context).to(dtype))
-        return rotate_pairs(x, table[:, :, table.shape[2] - positions.shape[1] :])
+        return turned(x, positions, context, self, ("turns", context.layer), lambda at: self._turns(at, context))
 
 
 class GrapeA(Encoding):

@@ -21,6 +21,23 @@ def kept(parameter: Tensor, most: float | None = None) -> Tensor:
     return parameter + (parameter.clamp(LEAST, most) - parameter).detach()
 
 
+def start(r1: nn.Parameter, r2: nn.Parameter, generator: torch.Generator) -> None:
+    """r1 from U(0, 2), r2 from U(0, 1)."""
+    for parameter, half in ((r1, 1.0), (r2, 0.5)):
+        uniform_(parameter, half, generator)
+        with torch.no_grad():
+            parameter.add_(half)
+
+
+def penalty(away: Tensor, r1: Tensor, r2: Tensor, most: float | None) -> Tensor:
+    """The bias at distances `away`: the power form, whose r2 is at most `most`, or without a bound the logarithmic."""
+    r1, r2 = kept(r1), kept(r2, most)
+    if most is None:
+        return -r1 * torch.log1p(r2 * away)
+    # 0 to the power of r2 has no gradient in r2 that is a number.
+    return -r1 * torch.where(away > 0, away.where(away > 0, 1.0) ** r2, 0.0)
+
+
 class Kerple(Encoding):
     """score - r1 log(1 + r2 |i - j|), or with `power` score - r1 |i - j|^r2 (equations 4 and 5).
 
@@ -45,15 +62,9 @@ class Kerple(Encoding):
         self.r2 = nn.Parameter(torch.empty(stack.layers, stack.heads))
 
     def initialise(self, generator: torch.Generator) -> None:
-        for parameter, half in ((self.r1, 1.0), (self.r2, 0.5)):
-            uniform_(parameter, half, generator)
-            with torch.no_grad():
-                parameter.add_(half)
+        start(self.r1, self.r2, generator)
 
     def distance_bias(self, distances: Tensor, context: Context) -> Tensor:
         away = distances.abs().to(torch.promote_types(self.r1.dtype, torch.float32))
-        r1 = kept(self.r1[context.layer])[:, None]
-        r2 = kept(self.r2[context.layer], 2.0 if self.power else None)[:, None]
-        if self.power:  # 0 to the power of r2 has no gradient in r2 that is a number
-            return -r1 * torch.where(away > 0, away.clamp_min(1) ** r2, 0.0)
-        return -r1 * torch.log1p(r2 * away)
+        r1, r2 = (parameter[context.layer][:, None] for parameter in (self.r1, self.r2))
+        return penalty(away, r1, r2, 2.0 if self.power else None)

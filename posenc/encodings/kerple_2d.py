@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 from posenc.api.encoding import Context
 from posenc.api.stack import Stack
-from posenc.api.starts import uniform_
 from posenc.encodings.alibi_2d import ByDistance
-from posenc.encodings.kerple import kept
+from posenc.encodings.kerple import penalty, start
 
 
 class Kerple2d(ByDistance):
@@ -20,8 +19,8 @@ class Kerple2d(ByDistance):
     with the Euclidean distance, and the logarithm with the sum over axes too. A power of that sum is so up to r2 = 1
     alone, which is its bound there.
 
-    Coordinates are (row, column), counted from 0 in steps of a patch. A CLS token
-    has no place: it sees all and is seen without a penalty.
+    Coordinates are (row, column), counted from 0 in steps of a patch. A CLS token has no place: it sees all and is
+    seen without a penalty.
 
     Options:
         power: the power form; else the logarithmic one.
@@ -42,16 +41,9 @@ class Kerple2d(ByDistance):
         self.r2 = nn.Parameter(torch.empty(stack.layers, stack.heads))
 
     def initialise(self, generator: torch.Generator) -> None:
-        for parameter, half in ((self.r1, 1.0), (self.r2, 0.5)):
-            uniform_(parameter, half, generator)
-            with torch.no_grad():
-                parameter.add_(half)
+        start(self.r1, self.r2, generator)
 
     def penalty(self, away: Tensor, context: Context) -> Tensor:
         away = away.to(torch.promote_types(self.r1.dtype, away.dtype))
-        most = 1.0 if self.manhattan else 2.0
-        r1 = kept(self.r1[context.layer])[:, None, None]
-        r2 = kept(self.r2[context.layer], most if self.power else None)[:, None, None]
-        if self.power:  # 0 to the power of r2 has no gradient in r2 that is a number
-            return -r1 * torch.where(away > 0, away.where(away > 0, 1.0) ** r2, 0.0)
-        return -r1 * torch.log1p(r2 * away)
+        r1, r2 = (parameter[context.layer][:, None, None] for parameter in (self.r1, self.r2))
+        return penalty(away, r1, r2, (1.0 if self.manhattan else 2.0) if self.power else None)

@@ -8,8 +8,10 @@ from torch.nn import functional
 
 from posenc.api.encoding import Context, Encoding
 from posenc.api.precision import without_autocast
+from posenc.api.rows import convolved
 from posenc.api.stack import Stack
 from posenc.api.starts import uniform_, xavier_uniform_
+from posenc.encodings.fox import log_gates, since
 
 TAPS = 3
 
@@ -81,15 +83,6 @@ class Path(Encoding):
                 for weight in parameter:
                     xavier_uniform_(weight, generator)
 
-    def _hidden(self, context: Context, dtype: torch.dtype) -> Tensor:
-        assert context.hidden is not None  # attention sets it in each layer
-        return context.hidden.to(dtype)
-
-    def _linear(self, x: Tensor, name: str, layer: int) -> Tensor:
-        """A projection to one number a head, (B,H,S)."""
-        weight, bias = (self.get_parameter(f"{name}_{part}")[layer].to(x.dtype) for part in ("weight", "bias"))
-        return functional.linear(x, weight, bias).transpose(1, 2)
-
     def _directions(self, x: Tensor, context: Context) -> Tensor:
         """w of this layer (B,H,S,K), of unit length."""
         layer = context.layer
@@ -97,17 +90,16 @@ class Path(Encoding):
         if self.convolves:
             if context.mask is not None:  # padding is no token before the first
                 w = w * context.mask[..., None]
-            taps = self.taps[layer].to(x.dtype)
-            w = functional.silu(
-                sum((taps[:, TAPS - 1 - back] * before(w, back, context) for back in range(TAPS)), torch.zeros(()))
-            )
+            w = functional.silu(convolved(w, self.taps[layer].to(x.dtype), context))
         w = w.unflatten(-1, (self.stack.heads, -1)).transpose(1, 2)
         return w * (w.square().sum(-1, keepdim=True) + 1e-6).rsqrt()
 
     def pair_scores(self, queries: Tensor, keys: Tensor, context: Context) -> Tensor:
         given, wide = queries.dtype, torch.promote_types(queries.dtype, torch.float32)
-        x = self._hidden(context, wide)
-        beta = 2 * self._linear(x, "beta", context.layer).sigmoid()
+        assert context.hidden is not None  # attention sets it in each layer
+        x = context.hidden.to(wide)
+        weight, bias = (given[context.layer].to(wide) for given in (self.beta_weight, self.beta_bias))
+        beta = 2 * functional.linear(x, weight, bias).transpose(1, 2).sigmoid()  # (B,H,S)
         if context.mask is not None:
             beta = beta * context.mask[:, None]
         directions = self._directions(x, context).expand(*keys.shape[:3], -1)
@@ -118,11 +110,8 @@ class Path(Encoding):
             )
         scores = scores[:, :, context.offset :]
         if self.gated:
-            logs = functional.logsigmoid(self._linear(x, "gate", context.layer))
-            if context.mask is not None:
-                logs = logs.masked_fill(~context.mask[:, None], 0.0)
-            sums = logs.double().cumsum(-1)
-            scores = scores + (sums[:, :, context.offset :, None] - sums[:, :, None]).to(wide)
+            gate = (self.gate_weight[context.layer], self.gate_bias[context.layer])
+            scores = scores + since(log_gates(x, *gate, context), context)
         return scores.to(given)
 
     @staticmethod
@@ -138,14 +127,3 @@ class PathNoConvolution(Path):
     name = "path_no_convolution"
     title = "products of matrices, each of which a token between query and key chooses by itself"
     convolves = False
-
-
-def before(x: Tensor, back: int, context: Context) -> Tensor:
-    """What stood so many tokens before, (B,S,any); 0 before a row or a packed segment begins."""
-    if not back:
-        return x
-    moved = functional.pad(x, (0, 0, back, 0))[:, : x.shape[1]]
-    if context.segments is not None:
-        same = context.segments == functional.pad(context.segments, (back, 0), value=-1)[:, : x.shape[1]]
-        moved = moved * same[..., None]
-    return moved

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from posenc.api.encoding import Context, Encoding
+from posenc.api.rows import example_lengths
 from posenc.api.stack import Stack
 
 EVALUATION_SEED = 0
@@ -84,13 +85,3 @@ class RandomFloat(Randomized):
 
     def draw(self, generator: torch.Generator | None, device: torch.device) -> Tensor:
         return self.longest * torch.rand(self.longest, generator=generator, device=device, dtype=torch.float64)
-
-
-def example_lengths(context: Context) -> Tensor:
-    """How many real tokens each key's example has: (B or 1, S), or (B or 1, 1) where rows hold one each."""
-    if context.segments is None:
-        return context.lengths[:, None]
-    same = context.segments[:, :, None] == context.segments[:, None, :]
-    if context.mask is not None:
-        same = same & context.mask[:, None, :]
-    return same.sum(-1)

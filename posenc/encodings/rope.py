@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -74,6 +75,21 @@ class _Narrow(torch.autograd.Function):
         return _Narrow.apply(grad, turns * turns.new_tensor([1.0, -1.0])), None  # turned back
 
 
+def turned(
+    x: Tensor, positions: Tensor, context: Context, owner: Encoding, key: object, turns: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """x (B,H,L,any) with pairs turned by `turns(positions)`: cos and sin (B or 1, H or 1, L, R/2, 2), best in float64.
+
+    For a pass's own positions a table of all keys is made once, kept under `key`: queries are the last of the keys.
+    What differs by layer or by side has that in its key.
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if positions is not context.query_positions and positions is not context.key_positions:
+        return rotate_pairs(x, turns(positions).to(dtype))  # a subclass's own
+    table = context.once(owner, (key, dtype), lambda: turns(context.key_positions).to(dtype))
+    return rotate_pairs(x, table[:, :, table.shape[2] - positions.shape[1] :])
+
+
 class Rope(Encoding):
     """q_m = R_m W_q x_m, k_n = R_n W_k x_n: channel pairs turned by m theta_i (equations 14, 15 and 34).
 
@@ -127,12 +143,8 @@ class Rope(Encoding):
         return torch.stack((angles.cos(), angles.sin()), dim=-1)
 
     def _rotate(self, x: Tensor, positions: Tensor, context: Context) -> Tensor:
-        width, dtype = x.shape[-1], torch.promote_types(x.dtype, torch.float32)
-        if positions is not context.query_positions and positions is not context.key_positions:
-            return rotate_pairs(x, self.turns(positions, width).to(dtype))  # a subclass's own
-        # Queries are the last of the keys: one table serves both, and all layers.
-        table = context.once(self, ("turns", width, dtype), lambda: self.turns(context.key_positions, width).to(dtype))
-        return rotate_pairs(x, table[:, :, table.shape[2] - positions.shape[1] :])
+        width = x.shape[-1]
+        return turned(x, positions, context, self, ("turns", width), lambda at: self.turns(at, width))
 
     def rotate_query(self, queries: Tensor, positions: Tensor, context: Context) -> Tensor:
         return self._rotate(queries, positions, context)

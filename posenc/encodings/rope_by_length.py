@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from posenc.api.encoding import Context
+from posenc.api.rows import example_lengths
 from posenc.api.stack import Stack
-from posenc.encodings.randomized import example_lengths
-from posenc.encodings.rope import Rope, rotate_pairs
+from posenc.encodings.rope import Rope, turned
 
 
 class _ByLength(Rope):
@@ -43,11 +43,7 @@ class _ByLength(Rope):
         return torch.stack((angles.cos(), angles.sin()), dim=-1)[:, None]
 
     def _rotate(self, x: Tensor, positions: Tensor, context: Context) -> Tensor:
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        if positions is not context.query_positions and positions is not context.key_positions:
-            return rotate_pairs(x, self._table(positions, context).to(dtype))
-        table = context.once(self, ("turns", dtype), lambda: self._table(context.key_positions, context).to(dtype))
-        return rotate_pairs(x, table[:, :, table.shape[2] - positions.shape[1] :])
+        return turned(x, positions, context, self, "turns", lambda at: self._table(at, context))
 
 
 class RopeDynamic(_ByLength):

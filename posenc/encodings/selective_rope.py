@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from posenc.api.encoding import Context, Encoding
+from posenc.api.rows import before, convolved
 from posenc.api.stack import Stack
 from posenc.api.starts import uniform_
-from posenc.encodings.path import before
 from posenc.encodings.rope import rotate_pairs
 
 TAPS = 4
@@ -87,8 +87,7 @@ class SelectiveRope(Encoding):
 
     def _differences(self, phi: Tensor, context: Context) -> Tensor:
         """phi (B,S,H K/2) as it is summed: convolved, within each packed segment."""
-        taps = self.taps[context.layer].to(phi.dtype)
-        return sum((taps[:, TAPS - 1 - back] * before(phi, back, context) for back in range(TAPS)), torch.zeros(()))
+        return convolved(phi, self.taps[context.layer].to(phi.dtype), context)
 
     def _rotate(self, x: Tensor, context: Context) -> Tensor:
         dtype = torch.promote_types(x.dtype, torch.float32)

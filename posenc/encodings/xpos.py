@@ -7,7 +7,7 @@ from torch import Tensor
 
 from posenc.api.encoding import Context
 from posenc.api.stack import Stack
-from posenc.encodings.rope import Rope, rotate_pairs
+from posenc.encodings.rope import Rope, turned
 
 LONGEST = 32_768
 """Tokens: a key's largest scale is 3.5^(n / 512), and float32 ends at 3.4e38, after 36,000."""
@@ -47,9 +47,7 @@ class XPos(Rope):
         return super().why_not_at(length)
 
     def _scaled(self, x: Tensor, positions: Tensor, context: Context, sign: int) -> Tensor:
-        dtype = torch.promote_types(x.dtype, torch.float32)
-
-        def table(at: Tensor) -> Tensor:
+        def turns(at: Tensor) -> Tensor:
             """cos and sin, times the scale: float64 (B or 1, 1, L, K/2, 2)."""
             pairs = torch.arange(0, self.stack.head_width, 2, dtype=torch.float64, device=at.device)
             zeta = (pairs / self.stack.head_width + 0.4) / 1.4
@@ -57,10 +55,7 @@ class XPos(Rope):
             power = sign * (at[..., 0] - first).double()[:, None, :, None] / self.scale_base
             return self.turns(at, self.stack.head_width) * (zeta**power)[..., None]
 
-        if positions is not context.query_positions and positions is not context.key_positions:
-            return rotate_pairs(x, table(positions).to(dtype))
-        made = context.once(self, ("scaled", sign, dtype), lambda: table(context.key_positions).to(dtype))
-        return rotate_pairs(x, made[:, :, made.shape[2] - positions.shape[1] :])
+        return turned(x, positions, context, self, ("scaled", sign), turns)
 
     def rotate_query(self, queries: Tensor, positions: Tensor, context: Context) -> Tensor:
         return self._scaled(queries, positions, context, 1)

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+import linear_twins
 import pytest
 import torch
 from goldens import context_of, made
+from linear_twins import HEADS, WIDTH, log_weights
 from torch import Tensor
 
 from posenc.attention.linear.band import band_attention
-from posenc.attention.linear.favor import favor_attention, orthogonal_features
+from posenc.attention.linear.favor import favor_attention
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FEATURES, WIDTH, HEADS, FAR = 32, 16, 3, 19
+FAR = 19
 ERRORS = {(torch.float64, 2): 1e-12, (torch.float64, 8): 1e-12, (torch.float64, 30): 1e-10,
           (torch.float32, 2): 1e-5, (torch.float32, 8): 3e-5, (torch.float32, 30): 5e-4}  # fmt: skip
 
 
-def drawn(length: int, norm: float, seed: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    queries, keys, values = torch.randn(3, 2, HEADS, length, WIDTH, generator=generator, dtype=torch.float64)
-    queries, keys = (norm * x / x.norm(dim=-1, keepdim=True) for x in (queries, keys))
-    biases = 2 * torch.randn(HEADS, 2 * FAR + 1, generator=generator, dtype=torch.float64)
-    features = orthogonal_features(FEATURES, WIDTH, generator)
-    return {"queries": queries, "keys": keys, "values": values, "features": features, "biases": biases}
+def drawn(length: int, norm: float) -> dict[str, Tensor]:
+    """With biases of each distance from -FAR to FAR."""
+    x, generator = linear_twins.drawn(length, norm)
+    return {**x, "biases": 2 * torch.randn(HEADS, 2 * FAR + 1, generator=generator, dtype=torch.float64)}
 
 
 def attended(x: dict[str, Tensor], causal: bool, dtype: torch.dtype = torch.float64, **more: Any) -> Tensor:
@@ -34,11 +33,7 @@ def attended(x: dict[str, Tensor], causal: bool, dtype: torch.dtype = torch.floa
 
 
 def twin(x: dict[str, Tensor], causal: bool) -> Tensor:
-    f, g = (
-        x[name] * WIDTH**-0.25 @ x["features"].T - (x[name] * WIDTH**-0.25).square().sum(-1, keepdim=True) / 2
-        for name in ("queries", "keys")
-    )
-    logs = torch.logsumexp(f[:, :, :, None] + g[:, :, None], dim=-1)
+    logs = log_weights(x)
     index = torch.arange(logs.shape[-1])
     logs = logs + x["biases"][:, (index - index[:, None]).clamp(-FAR, FAR) + FAR]
     if causal:

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+import linear_twins
 import pytest
 import torch
+from linear_twins import HEADS, WIDTH, log_weights
 from torch import Tensor
 
-from posenc.attention.linear.favor import favor_attention, orthogonal_features
+from posenc.attention.linear.favor import favor_attention
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FEATURES, WIDTH, HEADS = 32, 16, 3
 ERRORS = {(torch.float64, 2): 1e-12, (torch.float64, 8): 1e-12, (torch.float64, 30): 1e-9,
           (torch.float32, 2): 1e-5, (torch.float32, 8): 3e-5, (torch.float32, 30): 5e-3}  # fmt: skip
 
 
-def drawn(length: int, norm: float, seed: int = 0) -> dict[str, Tensor]:
-    """Queries and keys of a norm, values, features, and logs of decays of each kind."""
-    generator = torch.Generator().manual_seed(seed)
-    queries, keys, values = torch.randn(3, 2, HEADS, length, WIDTH, generator=generator, dtype=torch.float64)
-    queries, keys = (norm * x / x.norm(dim=-1, keepdim=True) for x in (queries, keys))
+def drawn(length: int, norm: float) -> dict[str, Tensor]:
+    """With logs of decays of each kind: by the data, and by head."""
+    x, generator = linear_twins.drawn(length, norm)
     gates = -5 * torch.rand(2, HEADS, length, generator=generator, dtype=torch.float64) ** 4
     slopes = -torch.tensor([0.0, 2.0**-4, 0.5], dtype=torch.float64)[None, :, None].expand(1, -1, length)
-    features = orthogonal_features(FEATURES, WIDTH, generator)
-    return {"queries": queries, "keys": keys, "values": values, "gates": gates, "slopes": slopes, "features": features}
+    return {**x, "gates": gates, "slopes": slopes}
 
 
 def attended(x: dict[str, Tensor], kind: str, causal: bool, dtype: torch.dtype = torch.float64, **more: Any) -> Tensor:
@@ -35,10 +33,7 @@ def attended(x: dict[str, Tensor], kind: str, causal: bool, dtype: torch.dtype =
 
 def twin(x: dict[str, Tensor], kind: str, causal: bool, mask: Tensor | None = None) -> Tensor:
     """All pairs: f(q_i).f(k_j) exp(decays between), by logs and one softmax-like division."""
-    projected = [x[name] * WIDTH**-0.25 @ x["features"].T for name in ("queries", "keys")]
-    halves = [(x[name] * WIDTH**-0.25).square().sum(-1, keepdim=True) / 2 for name in ("queries", "keys")]
-    f, g = (one - half for one, half in zip(projected, halves, strict=True))
-    logs = torch.logsumexp(f[:, :, :, None] + g[:, :, None], dim=-1)  # (B,H,L,S)
+    logs = log_weights(x)
     length = logs.shape[-1]
     decays = x[kind].expand(2, -1, -1)
     between = torch.zeros_like(logs)

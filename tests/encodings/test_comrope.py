@@ -4,33 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from goldens import context_of, golden, made, parameters, stack_of
-from torch import Tensor
+from goldens import exponential, golden, made, matrices, parameters, stack_of
 
 from posenc.api import registry
-from posenc.api.encoding import Encoding
 from posenc.properties.subject import grid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PLANE = {"axes": 2, "causal": False}
 BOTH = pytest.mark.parametrize("name", ["comrope_ap", "comrope_ld"])
-
-
-def matrices(encoding: Encoding, coordinates: Tensor, cls: Tensor | None = None) -> Tensor:
-    """By what each head is turned (H,L,K,K), read off the hook: what it makes of each channel by itself."""
-    width = encoding.stack.head_width
-    context = context_of(encoding, len(coordinates), coordinates=coordinates[None], cls=cls)
-    x = torch.eye(width, dtype=torch.float64)[:, None, None].expand(-1, encoding.stack.heads, len(coordinates), -1)
-    return encoding.rotate_key(x, context.key_positions, context).permute(1, 2, 3, 0)
-
-
-def exponential(matrix: Tensor) -> Tensor:
-    """Its power series, of a matrix halved until it is small."""
-    total = term = torch.eye(len(matrix), dtype=torch.float64)
-    for n in range(1, 30):
-        term = term @ (matrix / 64) / n
-        total = total + term
-    return torch.linalg.matrix_power(total, 64)
 
 
 @BOTH
@@ -41,7 +22,7 @@ def test_comrope(name: str) -> None:
     if "multiplier" in theirs:
         values["multiples"] = theirs["multiplier"][0, :, :, 0, 0]
     encoding = made(f"{name}(block=4, size=8)", stack=PLANE, **values)
-    found = matrices(encoding, theirs["coordinates"] * 8 - 0.5)
+    found = matrices(encoding, theirs["coordinates"] * 8 - 0.5, hook="rotate_key")
     torch.testing.assert_close(found.transpose(0, 1), theirs["rotations"], atol=1e-12, rtol=0)
 
 
@@ -51,7 +32,7 @@ def test_it_is_its_formula(name: str, axes: int) -> None:
     encoding = made(f"{name}(block=2, size=5)", head_width=12, stack={"axes": axes})
     free = encoding.get_parameter("matrices")[1]
     at = torch.randint(0, 6, (3, axes))
-    found = matrices(encoding, at)
+    found = matrices(encoding, at, hook="rotate_key")
     for head in range(2):
         for token, place in enumerate(at.tolist()):
             whole = torch.zeros(12, 12, dtype=torch.float64)
@@ -69,7 +50,9 @@ def test_it_is_its_formula(name: str, axes: int) -> None:
 @BOTH
 def test_it_is_relative(name: str) -> None:
     encoding = made(name, stack=PLANE)
-    one, other = (matrices(encoding, grid(9, 2, 3) + shift)[0] for shift in (0, torch.tensor([2, 11])))
+    one, other = (
+        matrices(encoding, grid(9, 2, 3) + shift, hook="rotate_key")[0] for shift in (0, torch.tensor([2, 11]))
+    )
     torch.testing.assert_close(one[1].mT @ one[6], other[1].mT @ other[6], atol=1e-11, rtol=0)
     assert (one[1].mT @ one[6] - other[1].mT @ other[7]).abs().max() > 0.01
 
@@ -79,7 +62,7 @@ def test_cls_tokens_stand_in_the_middle(name: str) -> None:
     """Of a grid of 4: at 1.5 on each axis, wherever the batch says that they stand."""
     encoding = made(f"{name}(size=4)", stack=PLANE)
     at, cls = torch.tensor([[99.0, -7.0], [1.5, 1.5], [1.0, 2.0]]), torch.tensor([[True, False, False]])
-    found = matrices(encoding, at, cls)
+    found = matrices(encoding, at, cls, hook="rotate_key")
     assert torch.equal(found[:, 0], found[:, 1])
     assert (found[:, 0] - found[:, 2]).abs().max() > 0.01
 

@@ -4,32 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from goldens import context_of, golden, made, parameters, stack_of
-from torch import Tensor
+from goldens import context_of, exponential, golden, made, matrices, parameters, stack_of
 
 from posenc.api import registry
-from posenc.api.encoding import Encoding
 from posenc.properties.subject import grid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PLANE = {"axes": 2, "causal": False}
-
-
-def matrices(encoding: Encoding, coordinates: Tensor, cls: Tensor | None = None) -> Tensor:
-    """By what each head is turned (H,L,K,K), read off the hook: what it makes of each channel by itself."""
-    width = encoding.stack.head_width
-    context = context_of(encoding, len(coordinates), coordinates=coordinates[None], cls=cls)
-    x = torch.eye(width, dtype=torch.float64)[:, None, None].expand(-1, encoding.stack.heads, len(coordinates), -1)
-    return encoding.rotate_query(x, context.query_positions, context).permute(1, 2, 3, 0)
-
-
-def exponential(matrix: Tensor) -> Tensor:
-    """Its power series, of a matrix halved until it is small."""
-    total = term = torch.eye(len(matrix), dtype=torch.float64)
-    for n in range(1, 30):
-        term = term @ (matrix / 64) / n
-        total = total + term
-    return torch.linalg.matrix_power(total, 64)
 
 
 @pytest.mark.parametrize("layer", [0, 1])

@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import SETTINGS
+from words import WORDS, learnt
 
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
@@ -30,16 +31,11 @@ from posenc.plan.plan import Choice, find_suite, make
 from posenc.training import cell as training
 from posenc.training.terms import Terms
 
-TEXT = "the cat dog saw big small a bird and tree ran sat on in house sang"
-WORDS = TEXT.split()
-
 
 @pytest.fixture(autouse=True, scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Iterator[Tokeniser]:
     """A token a word. What is cached is this module's own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POSENC_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield tokeniser(Kind("wordpiece", 200), [TEXT] * 5, "words", None)
+    yield from learnt(tmp_path_factory.mktemp("cache"))
 
 
 def pairs(count: int, seed: int = 0, classes: int = 2) -> list[Row]:

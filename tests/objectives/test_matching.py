@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from words import WORDS, learnt
 
 from posenc.api.objective import cut
 from posenc.backbone.config import BackboneConfig
@@ -18,7 +19,7 @@ from posenc.backbone.transformer import Transformer
 from posenc.common.errors import ConfigError, DataError
 from posenc.config.task import EvaluationConfig, TrainingConfig, task_at
 from posenc.data.corpus import Corpus, Row, assemble
-from posenc.data.tokens import Kind, Tokeniser, tokeniser
+from posenc.data.tokens import Tokeniser
 from posenc.objectives import matching
 from posenc.objectives.matching import Matching
 from posenc.plan.plan import Choice, find_suite, make
@@ -26,16 +27,11 @@ from posenc.records.store import Store
 from posenc.training import cell as training
 from posenc.training.terms import Terms
 
-TEXT = "the cat dog saw big small a bird and tree ran sat on in house sang"
-WORDS = TEXT.split()
-
 
 @pytest.fixture(autouse=True, scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Iterator[Tokeniser]:
     """A token a word. What is cached is this module's own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POSENC_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield tokeniser(Kind("wordpiece", 200), [TEXT] * 5, "words", None)
+    yield from learnt(tmp_path_factory.mktemp("cache"))
 
 
 def triples(count: int, seed: int = 0, longest: int = 12) -> list[Row]:

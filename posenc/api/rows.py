@@ -1,0 +1,39 @@
+"""Rows of tokens as hooks see them: how long an example is, and what stood before a token in it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from posenc.api.context import Context
+
+
+def example_lengths(context: Context) -> Tensor:
+    """How many real tokens each key's example has: (B or 1, S), or (B or 1, 1) where rows hold one each."""
+    if context.segments is None:
+        return context.lengths[:, None]
+    same = context.segments[:, :, None] == context.segments[:, None, :]
+    if context.mask is not None:
+        same = same & context.mask[:, None, :]
+    return same.sum(-1)
+
+
+def before(x: Tensor, back: int, context: Context) -> Tensor:
+    """What stood so many tokens before, (B,S,any); 0 before a row or a packed segment begins."""
+    if not back:
+        return x
+    moved = functional.pad(x, (0, 0, back, 0))[:, : x.shape[1]]
+    if context.segments is not None:
+        same = context.segments == functional.pad(context.segments, (back, 0), value=-1)[:, : x.shape[1]]
+        moved = moved * same[..., None]
+    return moved
+
+
+def convolved(x: Tensor, taps: Tensor, context: Context) -> Tensor:
+    """A causal convolution by channel of x (B,S,C) with taps (C,W), the last of which is a token's own.
+
+    Padding must be 0 in x: it is no token before the first. Each packed segment begins anew.
+    """
+    width = taps.shape[-1]
+    return sum((taps[:, width - 1 - back] * before(x, back, context) for back in range(width)), torch.zeros(()))
