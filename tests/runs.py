@@ -65,17 +65,17 @@ def apart(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedPro
     """Run `posenc ...` to its end; its standard output and its standard error."""
     process = warm().start(arguments, folder, environment(**more), apart=True)
     try:
-        output, error = process.communicate(timeout=280)
+        output, error = process.communicate()
     finally:
         stop(process)
     return subprocess.CompletedProcess(arguments, process.wait(), output, error)
 
 
-def posenc(folder: Path, *arguments: str, status: int | None = 0, seconds: float = 280, **more: str) -> str:
+def posenc(folder: Path, *arguments: str, status: int | None = 0, **more: str) -> str:
     """Run `posenc ...` to its end; its output."""
     process = start(folder, *arguments, **more)
     try:
-        output, _ = process.communicate(timeout=seconds)
+        output, _ = process.communicate()
     finally:
         stop(process)
     assert status is None or process.returncode == status, output
@@ -90,10 +90,9 @@ def stop(process: Process | subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], object]) -> None:
+    """However slow the machine is: what never happens ends with the time of the whole test."""
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.05)
 
 

@@ -66,7 +66,6 @@ def test_the_fixture_fails_where_an_encoding_lies(pytester: pytest.Pytester) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_the_package_is_found_checked_run_and_named_in_the_report(tmp_path: Path) -> None:
     """Installed into an environment of its own, which sees this one's packages."""
     scaffold.new_encoding("far_away", tmp_path)

@@ -237,7 +237,6 @@ print(most[0])
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the system does not tell a process' own memory")
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     """Ten times the text: as much memory, but for the offsets of its documents (8 bytes each)."""

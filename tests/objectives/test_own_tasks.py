@@ -170,7 +170,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f'name = "own"\ntitle = "Own"\nbaseline = "none"\nscale = "small"\nseeds = [0]\n'
         f'[[grid]]\ntasks = [{named}]\nencodings = ["rope"]\n'
     )
-    posenc(folder, "run", "suite.toml", "--data", str(folder), "--jobs", "1", seconds=600)
+    posenc(folder, "run", "suite.toml", "--data", str(folder), "--jobs", "1")
     return folder
 
 

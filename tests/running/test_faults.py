@@ -111,7 +111,7 @@ def test_twenty_kills_lose_nothing_and_change_no_number(tmp_path: Path) -> None:
     (tmp_path / "kinds.toml").write_text(KINDS)
     arguments = ["run", "kinds.toml", "--checkpoint-every", "0.2s"]
     arguments += options(training__steps=steps, training__validate_every=100, training__log_every=5)
-    posenc(tmp_path, *arguments, "--results", "undisturbed", seconds=900)
+    posenc(tmp_path, *arguments, "--results", "undisturbed")
     undisturbed = Store(tmp_path / "undisturbed/kinds")
     cells = [cell["id"] for cell in undisturbed.read_manifest()["cells"]]
     most = len(cells) * steps // (2 * kills)  # on the average: the last kill comes well before the end
@@ -123,7 +123,7 @@ def test_twenty_kills_lose_nothing_and_change_no_number(tmp_path: Path) -> None:
         while len(killed) < kills:
             enough = progress(store) + most * dice.uniform(0.2, 1.8)
             pause = dice.uniform(0.0, 3.0) if dice.random() < 0.5 else 200.0
-            wait_until(partial(moment, process, store, enough, time.monotonic() + pause), seconds=400.0)
+            wait_until(partial(moment, process, store, enough, time.monotonic() + pause))
             if process.poll() is not None:
                 # A cell whose worker was killed twice in one run has failed, and its child with it: others were done.
                 output, _ = process.communicate()
@@ -148,7 +148,7 @@ def test_twenty_kills_lose_nothing_and_change_no_number(tmp_path: Path) -> None:
         stop(process)
     drivers = killed.count("driver")
     print(f"\n{drivers} drivers and {kills - drivers} workers killed; {len(finished)} cells finished by then")
-    output = posenc(tmp_path, *arguments, "--rerun", "failed", seconds=900)
+    output = posenc(tmp_path, *arguments, "--rerun", "failed")
     assert "6 cells" in output
     assert sorted(cells) == sorted(path.name for path in (store.folder / "cells").iterdir())
     for cell in cells:
@@ -189,7 +189,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(tmp_path: Pa
                 while True:
                     filler.write(b"0" * 4096)
             (tmp_path / "go").touch()
-            output, _ = process.communicate(timeout=240)
+            output, _ = process.communicate()
         finally:
             stop(process)
         assert process.returncode == 1, output
@@ -243,7 +243,7 @@ def test_a_database_that_fails_costs_no_cell_and_sync_makes_it_whole(tmp_path: P
         else:
             database.write_bytes(b"no database" * 1000)
         (tmp_path / "go").touch()
-        output, _ = process.communicate(timeout=900)
+        output, _ = process.communicate()
         if fault == "locked":
             holder.execute("ROLLBACK")
         holder.close()
@@ -294,7 +294,7 @@ def test_a_server_that_goes_in_the_middle_costs_no_cell_and_sync_makes_it_whole(
         os.killpg(tracking.pid, signal.SIGKILL)
         tracking.wait()
         (tmp_path / "go").touch()
-        output, _ = process.communicate(timeout=900)
+        output, _ = process.communicate()
         assert process.returncode == 0, output
         assert output.count("MLflow is not written any more") == 1
         assert {record["status"] for record in store.records()} == {"done"}
@@ -334,7 +334,7 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_the_last_steps_at_most(tmp_path
         os.kill(workers_of(process)[0], signal.SIGSTOP)  # one that does not answer
         threading.Timer(2.0, lambda: os.killpg(process.pid, signal.SIGINT)).start()
         os.killpg(process.pid, signal.SIGINT)
-        output, _ = process.communicate(timeout=200)  # waiting for the one that does not answer, it would never end
+        output, _ = process.communicate()  # waiting for the one that does not answer, it would never end
     finally:
         stop(process)
     assert process.returncode == 130, output

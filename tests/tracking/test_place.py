@@ -57,7 +57,7 @@ def test_suites_that_start_together_in_a_new_folder_all_have_their_mirror(
     for process in processes:
         process.start()
     for _ in processes:
-        assert ready.acquire(timeout=120)
+        assert ready.acquire()
     go.set()
     said: list[str] = []
     while said.count("") < len(processes):

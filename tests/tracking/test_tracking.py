@@ -9,8 +9,8 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 import urllib.request
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from mirrored import (
     write_record,
     write_rows,
 )
+from runs import wait_until
 
 from posenc.common.errors import ConfigError, StoreError
 from posenc.tracking.mirror import Mirror, sync
@@ -467,20 +468,18 @@ def test_ui_answers(tmp_path: Path) -> None:
     server = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
     base = f"http://127.0.0.1:{port}"
     try:
-        until = time.monotonic() + 120
-        while True:
-            try:
-                with urllib.request.urlopen(base, timeout=10) as answer:
-                    assert answer.status == 200
-                break
-            except OSError:
-                assert server.poll() is None, (tmp_path / "log").read_text()
-                assert time.monotonic() < until, (tmp_path / "log").read_text()
-                time.sleep(0.3)
+
+        def answers() -> bool:
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            with suppress(OSError), urllib.request.urlopen(base) as answer:
+                return bool(answer.status == 200)
+            return False
+
+        wait_until(answers)
         run = next(iter(runs_of(store).values()))
         address = f"{base}/get-artifact?path=record.json&run_uuid="
         cells = [run for run in runs_of(store).values() if "posenc.cell_id" in run.data.tags]
-        with urllib.request.urlopen(address + cells[0].info.run_id, timeout=30) as answer:
+        with urllib.request.urlopen(address + cells[0].info.run_id) as answer:
             assert json.load(answer)["id"] == cell["id"]
         assert run.info.experiment_id
         # the same mirror through the server instead of the database: nothing new to write

@@ -81,13 +81,13 @@ def test_what_is_announced_answers_and_ends(tmp_path: Path, store: Store, number
         assert process.stdout is not None
         line = next(line for line in process.stdout if " shows " in line)
         address = line.split()[0]
-        with urllib.request.urlopen(address, timeout=60) as answer:
+        with urllib.request.urlopen(address) as answer:
             assert answer.status == 200
         if number == signal.SIGINT:
             os.killpg(process.pid, number)  # as a terminal does
         else:
             process.send_signal(number)
-        process.communicate(timeout=120)
+        process.communicate()
     finally:
         stop(process)
     assert process.returncode == 0
