@@ -1,8 +1,10 @@
-"""Shared by the tests: hypothesis without deadlines and with the same examples on every run; one thread."""
+"""Shared by the tests: hypothesis without deadlines and with the same examples on every run; one cache; one thread."""
 
 import gc
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +15,20 @@ settings.register_profile("posenc", deadline=None, derandomize=True, database=No
 settings.load_profile("posenc")
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: more threads would wait for each other
     torch.set_num_threads(1)
+
+
+CACHE, OWN_CACHE = "POSENC_CACHE", pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One cache for all workers and the processes that they start, so that what is generated is generated once."""
+    if not hasattr(config, "workerinput"):
+        config.stash[OWN_CACHE] = os.environ[CACHE] = tempfile.mkdtemp(prefix="posenc-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if OWN_CACHE in config.stash:
+        shutil.rmtree(config.stash[OWN_CACHE], ignore_errors=True)
 
 
 def pytest_collection_finish() -> None:

@@ -28,13 +28,6 @@ SHAPES = {"enwik8": 1, "zh-mlm": 3}
 """How many shapes of batches a task's training has here."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POSENC_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs are taken as ever and run as they stand: without the minutes that a compiler takes."""

@@ -38,14 +38,6 @@ cells = st.text(
 ).filter(lambda cell: bool(cell.strip()) and not cell.endswith("\r"))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One for all: what is kept must be known by what it was made from."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POSENC_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
     for reader in READERS.values():

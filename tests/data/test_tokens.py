@@ -29,7 +29,7 @@ from posenc.objectives.epochs import Epochs, pad
 TEXTS = ["The cat sat on the mat.", "A dog, a cat and 12 mice!", "Fünf Männer sitzen auf der Wiese.", "naïve café"] * 30
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("POSENC_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"

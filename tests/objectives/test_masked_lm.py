@@ -184,8 +184,7 @@ def test_the_papers_figures_stand_in_the_paper_scale() -> None:
 
 
 @pytest.fixture
-def averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
-    monkeypatch.setenv("POSENC_CACHE", str(tmp_path / "cache"))
+def averaged(tmp_path: Path) -> Loop:
     small = {key: value for key, value in SETTINGS.items() if key.startswith("backbone.") and "attention" not in key}
     changes = small | {"training.steps": 9, "training.batch": 4, "training.validate_every": 2, "training.average": 3}
     changes |= {"training.warmup": 0, "training.learning_rate": 0.05, "evaluation.tokens": 640}

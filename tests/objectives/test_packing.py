@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +45,9 @@ KINDS = ("classes", "scores", "matching", "translation")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Iterator[Tokeniser]:
-    """A token a word. What is cached is this module's own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POSENC_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield tokeniser(Kind("wordpiece", 200), [TEXT] * 5, "words", None)
+def words(one_thread: None) -> Tokeniser:
+    """A token a word."""
+    return tokeniser(Kind("wordpiece", 200), [TEXT] * 5, "words of packed rows", None)
 
 
 # Where each token stands

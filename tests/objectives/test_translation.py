@@ -321,8 +321,7 @@ def test_the_papers_figures_stand_in_wmt14s_paper_scale() -> None:
 @pytest.mark.data
 @pytest.mark.skipif("POSENC_DATA" not in os.environ, reason="POSENC_DATA names no folder of official data")
 @pytest.mark.parametrize("name", ["multi30k", "wmt14"])
-def test_real_files_become_batches(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POSENC_CACHE", str(tmp_path))
+def test_real_files_become_batches(name: str) -> None:
     task = task_at(name, "small", {})
     whole = sources.load(name, Path(os.environ["POSENC_DATA"]))
     assert isinstance(whole, Corpus)

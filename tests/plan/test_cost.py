@@ -142,7 +142,7 @@ def test_more_rows_than_a_plan_looks_at_are_an_estimate() -> None:
     assert first.flops(cell.settings) == pytest.approx(whole.flops(cell.settings), rel=0.1)
 
 
-@pytest.mark.parametrize("task", ["multi30k", "glue/mrpc"])
+@pytest.mark.parametrize("task", ["multi30k", pytest.param("glue/mrpc", marks=pytest.mark.slow)])
 def test_data_that_are_not_tokenised_are_estimated_by_a_sample(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

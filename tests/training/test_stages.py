@@ -21,13 +21,6 @@ from posenc.training.loop import Loop
 from posenc.training.terms import StoppedError, Terms
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POSENC_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def cell_of(encoding: str = "learned", **changes: Any) -> Cell:
     settings = {**STAGED, **{key.replace("__", "."): value for key, value in changes.items()}}
     (cell,) = make(find_suite("zh-mlm"), Choice(encodings=[encoding], lengths=[16], changes=settings)).cells
