@@ -152,6 +152,15 @@ class Composite(Several):
     def constant_from(self) -> int:
         return max(part.constant_from() for part in self._parts if part.overrides("constant_from"))
 
+    @property
+    def linear_width(self) -> int:
+        return self.stack.head_width + sum(part.linear_width - self.stack.head_width for part in self._parts)
+
+    def position_vectors(self, context: Context) -> tuple[Tensor, Tensor]:
+        owners = (part for part in self._parts if part.overrides("position_vectors"))
+        queries, keys = zip(*(part.position_vectors(self._own(context)) for part in owners), strict=True)
+        return torch.cat(queries, dim=-1), torch.cat(keys, dim=-1)
+
     def log_decay(self, context: Context) -> Tensor:
         return self._sum("log_decay", context=context)
 

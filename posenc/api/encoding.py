@@ -20,6 +20,8 @@ An encoding overrides only the hooks it needs:
     window                       layer                                 how many keys back a query of this layer sees
     log_decay                    context                               (B or 1,H,S), of linear attention alone
     constant_from                                                      a distance, of linear attention alone
+    position_vectors             context                               two (B or 1,H,L,E), of linear attention alone
+    feature_decay                how many features, context            (M,), of linear attention alone
 
 `encodings/README.md` says which hook each encoding of the literature uses. This module needs torch alone.
 """
@@ -94,6 +96,11 @@ class Encoding(nn.Module):
     def score_scale(self) -> float:
         """What queries times keys is multiplied by before the softmax."""
         return self.stack.head_width**-0.5
+
+    @property
+    def linear_width(self) -> int:
+        """How many channels a query has where linear attention draws features: a head's, or more of the form "wider"."""
+        return self.stack.head_width
 
     def why_not(self, attention: str) -> str | None:
         """Why it cannot serve this stack with `attention` ("softmax" or "performer"); None where it can."""
@@ -210,6 +217,21 @@ class Encoding(nn.Module):
 
     def constant_from(self) -> int:
         """The distance from which on, on either side, its `distance_bias` is constant: of the linear form "band"."""
+        raise NotImplementedError
+
+    def position_vectors(self, context: Context) -> tuple[Tensor, Tensor]:
+        """What stands beside queries (B or 1, H or 1, L, E) and beside keys (B or 1, H or 1, S, E).
+
+        In linear attention of the form "wider" the two, multiplied, are what position adds to the scaled scores. Of the
+        form "relu" they are what the product of queries and keys is multiplied by.
+        """
+        raise NotImplementedError
+
+    def feature_decay(self, features: int, context: Context) -> Tensor:
+        """The log (M,), at most 0, of the factor at each token by which each of M features decays.
+
+        In causal linear attention of the form "outside", in the numerator alone.
+        """
         raise NotImplementedError
 
     # What attention and others ask of it

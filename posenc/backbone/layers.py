@@ -31,7 +31,15 @@ def kernel_for(config: BackboneConfig, encoding: Encoding, *, causal: bool, back
     if (reason := linear.why_not(encoding, config.features)) is not None:
         raise NotPossibleError(reason)
     form = linear.FORMS[encoding.linear_form or ""]
-    return form(causal=causal, width=config.width // config.heads, features=config.features, chunk=config.chunk)
+    return form(causal=causal, width=encoding.linear_width, features=config.features, chunk=config.chunk)
+
+
+def cross_kernel(config: BackboneConfig, backend: str) -> Kernel:
+    """The same form of attention to another stack's output, in which no encoding has a part."""
+    if config.attention == "softmax":
+        return Softmax(causal=False, backend=backend, dropout=config.attention_dropout)
+    width = config.width // config.heads
+    return linear.FORMS["as_is"](causal=False, width=width, features=config.features, chunk=config.chunk)
 
 
 class Attention(nn.Module):
@@ -94,8 +102,7 @@ class Layer(nn.Module):
         self.attention = Attention(config, kernel_for(config, encoding, causal=causal, backend=backend))
         self.attention_norm = nn.LayerNorm(config.width)
         if cross:
-            kernel = kernel_for(config, encoding, causal=False, backend=backend)
-            self.cross_attention = Attention(config, kernel)
+            self.cross_attention = Attention(config, cross_kernel(config, backend))
             self.cross_norm = nn.LayerNorm(config.width)
         self.feedforward = FeedForward(config)
         self.feedforward_norm = nn.LayerNorm(config.width)

@@ -24,7 +24,7 @@ class Goat(Encoding):
     paper = "Litman and Guo 2026, arXiv:2601.15380; the released code"
     formula = "s + sum_r alpha_r cos(omega_r n) + beta_r sin(omega_r n)"
     relative = True
-    linear_reason = "not built: its cosines as features in a wider space"
+    linear_form = "wider"
 
     def __init__(self, stack: Stack, *, rank: int = 8, base: float = 10000.0) -> None:
         super().__init__(stack)
@@ -40,9 +40,30 @@ class Goat(Encoding):
         nn.init.zeros_(self.alpha)
         nn.init.zeros_(self.beta)
 
-    def distance_bias(self, distances: Tensor, context: Context) -> Tensor:
+    def _waves(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin of omega_r p for places p (...): (...,R) each, in float32 at the least."""
         wide = torch.promote_types(self.alpha.dtype, torch.float32)
-        steps = torch.arange(self.rank, dtype=torch.float64, device=distances.device) / (self.rank - 1)
-        angles = self.base ** -steps[:, None] * -distances.double()  # (R,N)
-        alpha, beta = self.alpha[context.layer].to(wide), self.beta[context.layer].to(wide)
-        return alpha @ angles.cos().to(wide) + beta @ angles.sin().to(wide)
+        steps = torch.arange(self.rank, dtype=torch.float64, device=places.device) / (self.rank - 1)
+        angles = places.double()[..., None] * self.base**-steps
+        return angles.cos().to(wide), angles.sin().to(wide)
+
+    def distance_bias(self, distances: Tensor, context: Context) -> Tensor:
+        cos, sin = self._waves(-distances)
+        alpha, beta = self.alpha[context.layer].to(cos.dtype), self.beta[context.layer].to(cos.dtype)
+        return alpha @ cos.T + beta @ sin.T
+
+    @property
+    def linear_width(self) -> int:
+        return self.stack.head_width + 2 * self.rank
+
+    def position_vectors(self, context: Context) -> tuple[Tensor, Tensor]:
+        """[alpha cos i + beta sin i, alpha sin i - beta cos i] and [cos j, sin j]: multiplied, alpha cos n + beta sin n.
+
+        (1 or B, H, L, 2R) and (1 or B, 1, S, 2R).
+        """
+        cos, sin = (x[:, None] for x in self._waves(context.key_positions[..., 0]))
+        alpha, beta = (x[context.layer].to(cos.dtype)[:, None] for x in (self.alpha, self.beta))
+        asking = slice(context.offset, None)
+        cosq, sinq = cos[:, :, asking], sin[:, :, asking]
+        queries = torch.cat((alpha * cosq + beta * sinq, alpha * sinq - beta * cosq), dim=-1)
+        return queries, torch.cat((cos, sin), dim=-1)

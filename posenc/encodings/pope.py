@@ -28,7 +28,7 @@ class Pope(Encoding):
     paper = "Gopalakrishnan et al. 2025, arXiv:2509.10534, equations 5 to 8"
     formula = "sum_c softplus(q_c) softplus(k_c) cos(theta_c n - delta_c) / sqrt(K)"
     relative = True
-    linear_reason = "not built: features in the wider space of its queries and keys"
+    linear_form = "wider"
 
     def __init__(self, stack: Stack, *, base: float = 10000.0) -> None:
         super().__init__(stack)
@@ -36,6 +36,10 @@ class Pope(Encoding):
             raise ValueError(f"base={base}: must be more than 1")
         self.base = base
         self.delta = nn.Parameter(torch.empty(stack.layers, stack.heads, stack.head_width))
+
+    @property
+    def linear_width(self) -> int:
+        return 2 * self.stack.head_width
 
     def initialise(self, generator: torch.Generator) -> None:
         nn.init.zeros_(self.delta)

@@ -31,7 +31,7 @@ class XPos(Rope):
     directions = frozenset({"causal"})
     keeps_norms = False
     linear_form = None
-    linear_reason = "not built: a complex decay, outside the features"
+    linear_reason = "not possible: its scales belong outside the features (xpos_outside)"
 
     def __init__(self, stack: Stack, *, base: float = 10000.0, scale_base: float = 512.0) -> None:
         super().__init__(stack, base=base)
@@ -46,11 +46,14 @@ class XPos(Rope):
             )
         return super().why_not_at(length)
 
+    def zeta(self, width: int, device: torch.device) -> Tensor:
+        """Of each pair of `width` channels: float64 (width/2,)."""
+        return (torch.arange(0, width, 2, dtype=torch.float64, device=device) / width + 0.4) / 1.4
+
     def _scaled(self, x: Tensor, positions: Tensor, context: Context, sign: int) -> Tensor:
         def turns(at: Tensor) -> Tensor:
             """cos and sin, times the scale: float64 (B or 1, 1, L, K/2, 2)."""
-            pairs = torch.arange(0, self.stack.head_width, 2, dtype=torch.float64, device=at.device)
-            zeta = (pairs / self.stack.head_width + 0.4) / 1.4
+            zeta = self.zeta(self.stack.head_width, at.device)
             first = context.key_positions[..., 0].amin(1, keepdim=True)  # the row's own: what is cached keeps it
             power = sign * (at[..., 0] - first).double()[:, None, :, None] / self.scale_base
             return self.turns(at, self.stack.head_width) * (zeta**power)[..., None]
@@ -62,3 +65,39 @@ class XPos(Rope):
 
     def rotate_key(self, keys: Tensor, positions: Tensor, context: Context) -> Tensor:
         return self._scaled(keys, positions, context, -1)
+
+
+class XPosOutside(XPos):
+    """xPos on a Performer's features, in the numerator alone: equation (19) of RoFormer with a complex decay.
+
+    sum_j Re sum_c f(q)_c conj(f(k)_c) e^{i n theta_c} zeta_c^(n / scale_base) v_j / sum_j f(q).f(k), c over pairs of
+    the M features. Weights can be negative and need not sum to 1. The decay is carried from chunk to chunk, so there is
+    no length at which scales overflow.
+    """
+
+    name = "xpos_outside"
+    title = "rotates a Performer's features with a decay, in the numerator alone"
+    paper = "Sun et al. 2022, arXiv:2212.10554, section 3.2, in equation 19 of Su et al. 2021, arXiv:2104.09864"
+    formula = "Re sum_c f(q)_c conj(f(k)_c) e^(i n theta_c) zeta_c^(n / 512) above, f(q).f(k) below"
+    linear_form = "outside"
+    softmax_reason = "not possible: it turns a Performer's features, and softmax attention has none"
+
+    def __init__(self, stack: Stack, *, base: float = 10000.0, scale_base: float = 512.0) -> None:
+        super().__init__(stack, base=base, scale_base=scale_base)
+        if scale_base < 16:  # within a chunk the factors of keys are multiplied out
+            raise ValueError(f"scale_base={scale_base}: must be at least 16")
+
+    def why_not_features(self, features: int) -> str | None:
+        return f"not possible: it turns features by pairs, and {features} are odd" if features % 2 else None
+
+    def why_not_at(self, length: int) -> str | None:
+        return None
+
+    def rotate_query(self, queries: Tensor, positions: Tensor, context: Context) -> Tensor:
+        return self._rotate(queries, positions, context)
+
+    def rotate_key(self, keys: Tensor, positions: Tensor, context: Context) -> Tensor:
+        return self._rotate(keys, positions, context)
+
+    def feature_decay(self, features: int, context: Context) -> Tensor:
+        return (self.zeta(features, context.device).log() / self.scale_base).repeat_interleave(2)

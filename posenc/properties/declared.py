@@ -72,7 +72,7 @@ def translation(subject: Subject) -> Outcome:
             if difference > SAME:
                 break
         # Inside a Performer's features a rotation is relative in the mean over random features, not in one draw.
-        inside = "performer" in stack and "inside" in {part.linear_form for part in parts}
+        inside = "performer" in stack and {"inside", "wider"} & {part.linear_form for part in parts}
         (drawn if inside else measured)[stack] = difference
     note = f"not judged, as features are random: {shown(drawn)}" if drawn else ""
     if not measured:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from posenc.api.encoding import Encoding
-from posenc.attention.linear.favor import counting, favor_attention, orthogonal_features
+from posenc.attention.linear import FORMS
+from posenc.attention.linear.favor import counting
 from posenc.properties.hooks import hook_context
 from posenc.properties.subject import Outcome, Subject, parts_of
 
@@ -24,24 +25,13 @@ def _attended(encoding: Encoding, norm: float, dtype: torch.dtype, places: Tenso
         places: where they stand, (L,) or (L,A).
     """
     generator = torch.Generator().manual_seed(0)
-    shape, width = (3, 1, encoding.stack.heads, LENGTH, encoding.stack.head_width), encoding.stack.head_width
+    shape, width = (3, 1, encoding.stack.heads, LENGTH, encoding.stack.head_width), encoding.linear_width
     queries, keys, values = torch.randn(shape, generator=generator).to(dtype)
     queries, keys = (norm * x / x.norm(dim=-1, keepdim=True) for x in (queries, keys))
-    projection = orthogonal_features(FEATURES, width, generator)
+    kernel = FORMS[encoding.linear_form or ""](causal=encoding.stack.causal, width=width, features=FEATURES, chunk=64)
+    kernel.redraw(0)
     context = hook_context(encoding, places, queries=LENGTH)
-    at = context.query_positions
-
-    def rotate(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        # In float64 whatever the precision: what hooks lose of it is another finding's.
-        turned = encoding.rotate_query(query.double(), at, context), encoding.rotate_key(key.double(), at, context)
-        return turned[0].to(dtype), turned[1].to(dtype)
-
-    outside = encoding.linear_form == "outside"
-    queries, keys = (queries, keys) if outside else rotate(queries, keys)
-    return favor_attention(
-        queries, keys, values, projection, scale=encoding.score_scale, causal=encoding.stack.causal,
-        rotate=rotate if outside else None,
-    )  # fmt: skip
+    return kernel.attend(queries, keys, values, encoding, context)
 
 
 @torch.no_grad()

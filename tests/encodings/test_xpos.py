@@ -7,8 +7,11 @@ import cmath
 import pytest
 import torch
 from goldens import close, context_of, golden, made
+from torch import Tensor
 
+from posenc.attention.linear import FORMS
 from posenc.common.errors import ConfigError, NotPossibleError
+from posenc.encodings.xpos import XPosOutside
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,3 +48,76 @@ def test_beyond_what_float32_holds_it_has_no_answer() -> None:
         context_of(encoding, 32_769)
     with pytest.raises(ConfigError, match="scale_base=0"):
         made("xpos(scale_base=0.0)", 2)
+
+
+def outside() -> XPosOutside:
+    encoding = made("xpos_outside(scale_base=32.0)", 3)
+    assert isinstance(encoding, XPosOutside)
+    return encoding
+
+
+def attended(encoding: XPosOutside, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    kernel = FORMS["outside"](causal=True, width=8, features=32, chunk=8)
+    kernel.redraw(5)
+    return kernel.attend(*x, encoding, context_of(encoding, x.shape[3], mask=mask))
+
+
+def twin(encoding: XPosOutside, x: Tensor) -> Tensor:
+    """By definition, of complex features; the normaliser's are plain."""
+    kernel = FORMS["outside"](causal=True, width=8, features=32, chunk=8)
+    kernel.redraw(5)
+    scaled = x[:2] * 8**-0.25
+    features = (scaled @ kernel.projection.T - scaled.square().sum(-1, keepdim=True) / 2).exp()
+    index, pairs = torch.arange(x.shape[3]), torch.arange(16, dtype=torch.float64)
+    distances = (index[:, None] - index)[..., None]
+    zeta, theta = (pairs / 16 + 0.4) / 1.4, 10000 ** (-pairs / 16)
+    turn = torch.polar(zeta ** (distances / 32), distances * theta)  # (L,S,pairs)
+    query, key = torch.view_as_complex(features.unflatten(-1, (-1, 2)).contiguous())
+    above = torch.einsum("bhic,bhjc,ijc->bhij", query, key.conj(), turn).real.tril()
+    below = (features[0] @ features[1].transpose(-1, -2)).tril().sum(-1, keepdim=True)
+    return above @ x[2] / below
+
+
+def drawn(length: int) -> Tensor:
+    x = torch.randn(3, 2, 3, length, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x[:2] *= 2 / x[:2].norm(dim=-1, keepdim=True)
+    return x
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 30])
+def test_outside_is_equation_19_with_a_complex_decay(length: int) -> None:
+    torch.testing.assert_close(attended(outside(), drawn(length)), twin(outside(), drawn(length)), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("length", [2, 63, 64, 65, 1000])
+def test_outside_a_later_token_moves_no_bit_of_an_earlier_output(length: int) -> None:
+    x, t = drawn(length).float(), length // 2
+    whole = attended(outside(), x)
+    assert whole.isfinite().all()
+    x[1:, :, :, t] *= 4
+    assert torch.equal(attended(outside(), x)[:, :, :t], whole[:, :, :t])
+    assert not torch.equal(attended(outside(), x)[:, :, t:], whole[:, :, t:])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_outside_padding_leaves_no_trace(side: str) -> None:
+    x, mask = drawn(20), torch.ones(2, 20, dtype=torch.bool)
+    mask[:, slice(0, 7) if side == "left" else slice(13, 20)] = False
+    found = attended(outside(), x, mask)[:, :, mask[0]]
+    torch.testing.assert_close(found, attended(outside(), x[:, :, :, mask[0]]), atol=1e-12, rtol=0)
+
+
+def test_outside_gradients_are_those_of_the_definition() -> None:
+    found = []
+    for form in (attended, twin):
+        x = drawn(21).requires_grad_()
+        found.append(torch.autograd.grad(form(outside(), x).sin().sum(), x)[0])
+    torch.testing.assert_close(*found, atol=1e-11, rtol=0)
+
+
+def test_outside_it_needs_pairs_of_features_and_no_end_of_length() -> None:
+    encoding = made("xpos_outside", 2)
+    assert "13 are odd" in (encoding.why_not_features(13) or "")
+    assert encoding.why_not_at(10**6) is None
+    with pytest.raises(ConfigError, match="scale_base=8"):
+        made("xpos_outside(scale_base=8.0)", 2)

@@ -5,12 +5,19 @@ from __future__ import annotations
 from posenc.api.encoding import Encoding
 from posenc.attention.linear.band import Band
 from posenc.attention.linear.decay import Decay
-from posenc.attention.linear.favor import Favor, FavorOutside
+from posenc.attention.linear.favor import Favor, FavorMoved, FavorOutside
+from posenc.attention.linear.relu import Relu
+from posenc.attention.linear.wider import Wider
 
-FORMS: dict[str, type[Favor]] = {"as_is": Favor, "inside": Favor, "outside": FavorOutside, "decay": Decay, "band": Band}
+FORMS: dict[str, type[Favor]] = {
+    "as_is": Favor, "inside": Favor, "outside": FavorOutside, "moved": FavorMoved, "decay": Decay, "band": Band,
+    "wider": Wider, "relu": Relu,
+}  # fmt: skip
 """as_is: it touches neither queries nor keys. inside: it turns heads, before the features. outside: it turns features,
-in the numerator alone. decay: what lies behind is multiplied by a factor at each token (`log_decay`). band: a bias
-by distance that is constant from some distance on (`constant_from`)."""
+in the numerator alone. moved: it moves features about, in numerator and normaliser, and may decay. decay: what lies behind is multiplied by a factor at each token (`log_decay`). band: a bias
+by distance that is constant from some distance on (`constant_from`). wider: channels of position stand beside those of
+queries and keys (`linear_width`, `position_vectors`). relu: no random features, but relu(q).relu(k) times the product
+of two vectors of position."""
 
 
 def why_not(encoding: Encoding, features: int) -> str | None:
@@ -19,4 +26,4 @@ def why_not(encoding: Encoding, features: int) -> str | None:
         return encoding.linear_reason
     if encoding.linear_form not in FORMS:
         return f"not possible: linear_form {encoding.linear_form!r} is none of {', '.join(FORMS)}"
-    return encoding.why_not_features(features) if encoding.linear_form == "outside" else None
+    return encoding.why_not_features(features)

@@ -29,6 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -129,7 +130,9 @@ def favor_attention(
     causal: bool,
     mask: Tensor | None = None,
     rotate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    throughout: bool = False,
     logs: Tensor | None = None,
+    rates: Tensor | None = None,
     chunk: int = 64,
 ) -> Tensor:
     """Linear attention's output (B,H,L,K), in memory linear in the length.
@@ -138,9 +141,11 @@ def favor_attention(
         projection: (M,K) random features.
         scale: what scores are multiplied by, split evenly between queries and keys.
         mask: (B,S) bool, True at real keys; padding is out of the numerator and the denominator.
-        rotate: turns query and key features (equation 19 of RoFormer) for the numerator alone.
+        rotate: turns query and key features (equation 19 of RoFormer) for the numerator alone, or `throughout`.
         logs: (B or 1, H, S), the log of the factor at each token by which what came before it is multiplied; both ways
             it must be the same at all tokens of a head.
+        rates: (M,), the log of the factor at each token by which each turned feature is multiplied, in the numerator
+            alone; causal.
         chunk: tokens handled at once when causal: memory is L x chunk, time L x (chunk + M).
     """
     dtype = torch.promote_types(values.dtype, torch.float32)  # features span many powers of ten: never in bf16
@@ -148,6 +153,8 @@ def favor_attention(
     query = query_features(queries * math.sqrt(scale), projection)
     key, exponents = key_features(keys * math.sqrt(scale), projection, mask)
     turned_query, turned_key = rotate(query, key) if rotate else (query, key)
+    if throughout:
+        query, key = turned_query, turned_key
     if logs is not None:
         logs = logs.to(dtype).expand(*key.shape[:2], -1)
         if not causal:
@@ -160,7 +167,7 @@ def favor_attention(
         for found in _counting:
             found.add(denominator, largest[..., None] > HIDDEN)
         return _divide(numerator, denominator)
-    both, powers = _causal(query, key, turned_query, turned_key, values, exponents, chunk, logs)
+    both, powers = _causal(query, key, turned_query, turned_key, values, exponents, chunk, logs, rates=rates)
     for found in _counting:
         found.add(both[..., -1:], powers[..., None] > HIDDEN)
     return _divide(both[..., :-1], both[..., -1:])
@@ -184,7 +191,7 @@ def _both_ways(
 
 def _causal(
     query: Tensor, key: Tensor, turned_query: Tensor, turned_key: Tensor, values: Tensor, exponents: Tensor, chunk: int,
-    logs: Tensor | None, itself: bool = True,
+    logs: Tensor | None, itself: bool = True, rates: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Chunks at once: each row sees its own chunk pair by pair, and earlier chunks through their summed state.
 
@@ -199,6 +206,10 @@ def _causal(
     query, key, values = (_chunks(x, chunk) for x in (query, key, values))
     if not turned:
         turned_query, turned_key = query, key
+    elif rates is not None:
+        # From the chunk's first token on: over a row the factors of early keys would overflow.
+        inside = torch.arange(chunk, device=query.device)[:, None] * rates.to(dtype)
+        turned_query, turned_key = turned_query * inside.exp(), turned_key * (-inside).exp()
     exponents = _chunks(exponents[..., None], chunk, HIDDEN)[..., 0]  # (B,H,chunks,C)
     so_far = exponents.flatten(2).cummax(-1).values.view_as(exponents)
     last = so_far[..., -1]  # the scale of the state after each chunk
@@ -223,7 +234,11 @@ def _causal(
         if logs is not None:
             own = own * (sums[..., -1:] - sums).exp()[..., None]
             decay = decay * sums[..., -1].exp()[..., None, None]
-        states = [_states(added, decay) for added in _write(key, turned_key, values * own)]
+        states, factors = _write(key, turned_key, values * own), [decay, decay]
+        if rates is not None:
+            across = (rates.to(dtype) * chunk).exp()[:, None]
+            states[0], factors[0] = states[0] * across, decay * across
+        states = [_states(*each) for each in zip(states, factors, strict=False)]
         to_row = power_of_two(before[..., None] - so_far, dtype)[..., None]
         to_row = to_row if logs is None else to_row * sums.exp()[..., None]
         both = both + torch.cat(_read(query, turned_query, states), dim=-1) * to_row
@@ -310,13 +325,12 @@ class Favor(Kernel):
 
     def _favor(
         self, queries: Tensor, keys: Tensor, values: Tensor, scale: float, causal: bool, mask: Tensor | None,
-        rotate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None, logs: Tensor | None = None,
+        **more: Any,
     ) -> Tensor:  # fmt: skip
         with without_autocast(queries.device):
             heads = favor_attention(
-                queries, keys, values, self.projection, scale=scale, causal=causal, mask=mask, rotate=rotate,
-                logs=logs, chunk=self.chunk,
-            )  # fmt: skip
+                queries, keys, values, self.projection, scale=scale, causal=causal, mask=mask, chunk=self.chunk, **more
+            )
         return heads.to(queries.dtype)
 
     def redraw(self, seed: int) -> None:
@@ -328,7 +342,12 @@ class Favor(Kernel):
 
 
 class FavorOutside(Favor):
-    """FAVOR+ whose features the encoding turns, in the numerator alone (equation 19 of RoFormer)."""
+    """FAVOR+ whose features the encoding turns, in the numerator alone (equation 19 of RoFormer).
+
+    There each may decay too, at a rate of its own.
+    """
+
+    throughout = False
 
     def attend(
         self, queries: Tensor, keys: Tensor, values: Tensor, encoding: Encoding, context: Context,
@@ -338,4 +357,21 @@ class FavorOutside(Favor):
             positions = context.query_positions
             return encoding.rotate_query(query, positions, context), encoding.rotate_key(key, positions, context)
 
-        return self._favor(queries, keys, values, encoding.score_scale, self.causal, context.mask, rotate)
+        decays = self.throughout and encoding.overrides("log_decay")
+        logs = encoding.log_decay(context) if decays else None
+        rates = None
+        if encoding.overrides("feature_decay"):
+            rates = encoding.feature_decay(len(self.projection), context)
+        return self._favor(
+            queries, keys, values, encoding.score_scale, self.causal, context.mask,
+            rotate=rotate, throughout=self.throughout, logs=logs, rates=rates,
+        )  # fmt: skip
+
+
+class FavorMoved(FavorOutside):
+    """FAVOR+ whose features the encoding moves about, and lets decay, in numerator and normaliser alike.
+
+    What it makes of features may not be negative: weights are sums of their products.
+    """
+
+    throughout = True
