@@ -9,7 +9,7 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["tests", "lint"]
 
-WORKERS = ("-n", "2", "--dist", "worksteal")
+WORKERS = ("-n", "2", "--dist", "loadgroup")
 """One thread of torch each (tests/conftest.py): the machines that test have two cores or more."""
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 

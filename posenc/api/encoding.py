@@ -99,7 +99,7 @@ class Encoding(nn.Module):
 
     @property
     def linear_width(self) -> int:
-        """How many channels a query has where linear attention draws features: a head's, or more of the form "wider"."""
+        """How many channels queries have where features are drawn of them: a head's, or more of the form "wider"."""
         return self.stack.head_width
 
     def why_not(self, attention: str) -> str | None:

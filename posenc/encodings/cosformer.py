@@ -1,4 +1,4 @@
-"""cosFormer: a linear kernel of rectified queries and keys, reweighted by a cosine of the distance (Qin et al. 2022)."""
+"""cosFormer: a linear kernel of rectified queries and keys, weighted by a cosine (Qin et al. 2022)."""
 
 from __future__ import annotations
 

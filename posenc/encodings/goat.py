@@ -57,9 +57,9 @@ class Goat(Encoding):
         return self.stack.head_width + 2 * self.rank
 
     def position_vectors(self, context: Context) -> tuple[Tensor, Tensor]:
-        """[alpha cos i + beta sin i, alpha sin i - beta cos i] and [cos j, sin j]: multiplied, alpha cos n + beta sin n.
+        """[alpha cos i + beta sin i, alpha sin i - beta cos i] and [cos j, sin j].
 
-        (1 or B, H, L, 2R) and (1 or B, 1, S, 2R).
+        (1 or B, H, L, 2R) and (1 or B, 1, S, 2R); multiplied, they are alpha cos n + beta sin n.
         """
         cos, sin = (x[:, None] for x in self._waves(context.key_positions[..., 0]))
         alpha, beta = (x[context.layer].to(cos.dtype)[:, None] for x in (self.alpha, self.beta))

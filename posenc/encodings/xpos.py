@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -30,7 +32,7 @@ class XPos(Rope):
     formula = "Re sum_c q_c conj(k_c) e^(i n theta_c) zeta_c^(n / 512)"
     directions = frozenset({"causal"})
     keeps_norms = False
-    linear_form = None
+    linear_form: ClassVar[str | None] = None
     linear_reason = "not possible: its scales belong outside the features (xpos_outside)"
 
     def __init__(self, stack: Stack, *, base: float = 10000.0, scale_base: float = 512.0) -> None:

@@ -354,7 +354,7 @@ class TestTasks:
         assert task.training.steps == 3 * (round(rows * (1 - task.data.held_out)) // 32)
         assert task.training.warmup == round(task.training.steps / 10)
 
-    @pytest.mark.parametrize("name", ["sst2", "stsb"])
+    @pytest.mark.parametrize("name", [pytest.param("sst2", marks=pytest.mark.slow), "stsb"])
     def test_a_cell_from_plan_to_record(self, name: str, tmp_path: Path) -> None:
         tiny = {**SETTINGS, "training.batch": 8, "training.warmup": 1, "evaluation.tokens": 2000}
         plan = make(find_suite(f"glue/{name}"), Choice(scale="smoke", encodings=["learned"], changes=tiny))

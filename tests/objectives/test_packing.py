@@ -42,6 +42,7 @@ TEXT = "the cat dog saw big small a bird and tree ran sat on in house sang"
 WORDS = TEXT.split()
 LENGTH, ROWS = 32, 8
 KINDS = ("classes", "scores", "matching", "translation")
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -303,7 +304,7 @@ def trained(cell: Cell, folder: Path) -> tuple[list[float], list[Any]]:
     return losses, [row["value"] for row in record["scores"]]
 
 
-@pytest.mark.parametrize("task", ["glue/mrpc", "cail2019-scm", "multi30k"])
+@pytest.mark.parametrize("task", ["glue/mrpc", *(pytest.param(x, marks=SLOW) for x in ("cail2019-scm", "multi30k"))])
 def test_a_training_is_that_of_padded_rows(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 

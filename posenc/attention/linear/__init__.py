@@ -14,10 +14,10 @@ FORMS: dict[str, type[Favor]] = {
     "wider": Wider, "relu": Relu,
 }  # fmt: skip
 """as_is: it touches neither queries nor keys. inside: it turns heads, before the features. outside: it turns features,
-in the numerator alone. moved: it moves features about, in numerator and normaliser, and may decay. decay: what lies behind is multiplied by a factor at each token (`log_decay`). band: a bias
-by distance that is constant from some distance on (`constant_from`). wider: channels of position stand beside those of
-queries and keys (`linear_width`, `position_vectors`). relu: no random features, but relu(q).relu(k) times the product
-of two vectors of position."""
+in the numerator alone. moved: it moves features about, in numerator and normaliser, which may decay. decay: what lies
+behind is multiplied by a factor at each token (`log_decay`). band: a bias by distance that is constant from some
+distance on (`constant_from`). wider: channels of position stand beside those of queries and keys (`linear_width`,
+`position_vectors`). relu: no random features, but relu(q).relu(k) times the product of two vectors of position."""
 
 
 def why_not(encoding: Encoding, features: int) -> str | None:

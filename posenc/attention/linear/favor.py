@@ -234,11 +234,11 @@ def _causal(
         if logs is not None:
             own = own * (sums[..., -1:] - sums).exp()[..., None]
             decay = decay * sums[..., -1].exp()[..., None, None]
-        states, factors = _write(key, turned_key, values * own), [decay, decay]
+        added, decays = _write(key, turned_key, values * own), [decay, decay]
         if rates is not None:
             across = (rates.to(dtype) * chunk).exp()[:, None]
-            states[0], factors[0] = states[0] * across, decay * across
-        states = [_states(*each) for each in zip(states, factors, strict=False)]
+            added[0], decays[0] = added[0] * across, decay * across
+        states = [_states(*each) for each in zip(added, decays, strict=False)]
         to_row = power_of_two(before[..., None] - so_far, dtype)[..., None]
         to_row = to_row if logs is None else to_row * sums.exp()[..., None]
         both = both + torch.cat(_read(query, turned_query, states), dim=-1) * to_row
