@@ -9,8 +9,8 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["tests", "lint"]
 
-WORKERS = ("-n", "2", "--dist", "loadgroup")
-"""One thread of torch each (tests/conftest.py): the machines that test have two cores or more."""
+WORKERS = ("-n", "2")
+"""One thread of torch each: machines have two cores or more. tests/conftest.py says which tests stay together."""
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 

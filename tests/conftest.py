@@ -6,6 +6,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,26 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: more thread
 
 
 CACHE, OWN_CACHE = "POSENC_CACHE", pytest.StashKey[str]()
+
+
+TOGETHER = (
+    "tests/objectives/test_own_tasks.py", "tests/report/test_report_browser.py", "tests/running/test_ray.py",
+    "tests/test_light.py", "tests/trained/test_trained.py",
+)  # fmt: skip
+"""Modules whose tests one worker runs, since what serves them all takes long to make or listens on one port."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each test goes to the worker that is free first, but for those that stay together."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.split("::", 1)[0]
+            return module if module in TOGETHER else nodeid
+
+    return Grouped(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:

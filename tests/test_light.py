@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 from runs import environment, options, posenc
 
-# One worker runs them all: what has run once serves each of them.
-pytestmark = pytest.mark.xdist_group("light")
-
 SUITE = ("enwik8", "--encodings", "none", "--seeds", "0", "--lengths", "16", *options(training__steps=2))
 REPORT = {"scipy", "seaborn", "pandas", "matplotlib", "statsmodels"}
 CODE = """

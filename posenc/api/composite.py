@@ -53,6 +53,10 @@ class Several(Encoding):
         own = (part.why_not(attention) for part in self._parts)
         return next((reason for reason in own if reason is not None), super().why_not(attention))
 
+    def expect_features(self, features: int) -> None:
+        for part in self._parts:
+            part.expect_features(features)
+
     def why_not_features(self, features: int) -> str | None:
         own = (part.why_not_features(features) for part in self._parts)
         return next((reason for reason in own if reason is not None), None)
@@ -160,6 +164,9 @@ class Composite(Several):
         owners = (part for part in self._parts if part.overrides("position_vectors"))
         queries, keys = zip(*(part.position_vectors(self._own(context)) for part in owners), strict=True)
         return torch.cat(queries, dim=-1), torch.cat(keys, dim=-1)
+
+    def feature_decay(self, features: int, context: Context) -> Tensor:
+        return self._sum("feature_decay", features, context=context)
 
     def log_decay(self, context: Context) -> Tensor:
         return self._sum("log_decay", context=context)

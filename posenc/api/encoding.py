@@ -117,6 +117,9 @@ class Encoding(nn.Module):
         """Why it cannot enter on so many features (the form "outside"); None where it can."""
         return None
 
+    def expect_features(self, features: int) -> None:
+        """Told of a Performer, before its first pass: what is made of that number alone is made here, once."""
+
     def why_not_at(self, length: int) -> str | None:
         """Why it has no answer at this length in tokens; None where it has one."""
         if self.max_length is not None and length > self.max_length:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from posenc.api.encoding import Context, Encoding
+from posenc.api.stack import Stack
 
 SEED = 0xDEADBEEF
 
@@ -26,17 +27,30 @@ class PermuteFormer(Encoding):
     linear_form = "moved"
     softmax_reason = "not possible: it permutes a Performer's features, and softmax attention has none"
 
+    cycles: Tensor | None
+
+    def __init__(self, stack: Stack) -> None:
+        super().__init__(stack)
+        self.register_buffer("cycles", None, persistent=False)
+
     def initialise(self, generator: torch.Generator) -> None:
         """It has no parameters."""
 
     def permutations(self, features: int) -> Tensor:
         """(H,M): feature m of a head after one step is the one that stood at place permutations[h, m]."""
         generator = torch.Generator().manual_seed(SEED)
-        return torch.stack([torch.randperm(features, generator=generator) for _ in range(self.stack.heads)])
+        drawn = [torch.randperm(features, generator=generator, device="cpu") for _ in range(self.stack.heads)]
+        return torch.stack(drawn)
 
-    def _sources(self, positions: Tensor, features: int) -> Tensor:
-        """Where each feature comes from at positions (B or 1, L): (B or 1, H, L, M), by the cycles of each P."""
-        members, starts, sizes, places = (torch.empty(self.stack.heads, features, dtype=torch.long) for _ in range(4))
+    def expect_features(self, features: int) -> None:
+        self.register_buffer("cycles", self._cycles(features), persistent=False)
+
+    def _cycles(self, features: int) -> Tensor:
+        """Of each P, (4,H,M): features in the order of its cycles; of each feature its cycle's start and size in that
+        order, and its own place in the cycle.
+        """
+        cycles = torch.empty(4, self.stack.heads, features, dtype=torch.long, device="cpu")
+        members, starts, sizes, places = cycles
         for head, permutation in enumerate(self.permutations(features).tolist()):
             order: list[int] = []
             for first in range(features):
@@ -48,8 +62,16 @@ class PermuteFormer(Encoding):
                 for place, member in enumerate(cycle):
                     starts[head, member], sizes[head, member], places[head, member] = len(order), len(cycle), place
                 order += cycle
-            members[head] = torch.tensor(order)
-        members, starts, sizes, places = (x.to(positions.device) for x in (members, starts, sizes, places))
+            members[head] = torch.tensor(order, device="cpu")
+        # Where tensors are made: a plan counts on such without memory.
+        return torch.empty(cycles.shape, dtype=cycles.dtype).copy_(cycles)
+
+    def _sources(self, positions: Tensor, features: int) -> Tensor:
+        """Where each feature comes from at positions (B or 1, L): (B or 1, H, L, M)."""
+        own = self.cycles
+        if own is None or own.shape[2] != features:  # asked outside a model
+            own = self._cycles(features).to(positions.device)
+        members, starts, sizes, places = own
         steps = (places[:, None] + positions[:, None, :, None]) % sizes[:, None] + starts[:, None]
         return members[:, None].expand(*steps.shape[:3], -1).gather(-1, steps)
 

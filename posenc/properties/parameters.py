@@ -32,7 +32,10 @@ def start(subject: Subject) -> Outcome:
     plains.served = subject.served
     for models in zip(subject.models(), subject.models(), plains.models(), strict=True):
         first, again, plain = ({**dict(m.named_parameters()), **dict(m.named_buffers())} for _, m, _ in models)
-        shared = {name for name in (*first, *plain) if not is_positional(name)}
+        # Features drawn in a wider space are others than those of `none`: they are no parameters.
+        drawn = {name for name in first.keys() & plain.keys() if name.endswith("kernel.projection")}
+        wider = {name for name in drawn if first[name].shape != plain[name].shape}
+        shared = {name for name in (*first, *plain) if not is_positional(name)} - wider
         same = {name for name in first.keys() & plain.keys() if torch.equal(first[name], plain[name])}
         twice = {f"{name} (a second time)" for name in first if not torch.equal(first[name], again[name])}
         wrong, count = wrong | (shared - same) | twice, count + len(shared)

@@ -117,14 +117,16 @@ def interrupts(first: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(signal.SIGINT, before)
 
 
-def _work(pipe: Connection, stop: Any, terms: Terms, gpus: str | None) -> None:
-    """A worker's life: receive a cell, run it, answer with what went wrong, if anything; None ends it."""
+def _work(pipe: Connection, stop: Any, terms: Terms, gpus: str | None, driver: int) -> None:
+    """A worker's life: receive a cell, run it, answer with what went wrong, if anything; None ends it.
+
+    Args:
+        driver: its process, as it was when it started this one: it may be gone before this one looks.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver passes it on as `stop`
     if gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus  # torch looks at it when it first uses CUDA
     from posenc.running.torchrun import train_cell
-
-    driver = os.getppid()
 
     def stopped() -> bool:
         return stop.is_set() or os.getppid() != driver  # a driver that was killed has let go of the suite's lock
@@ -157,7 +159,7 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
             target=_work,
-            args=(theirs, stop, terms, gpus),
+            args=(theirs, stop, terms, gpus, os.getpid()),
         )
         # Until it has set this for itself, Ctrl-C in the terminal must not reach it half-way through its imports.
         main = threading.current_thread() is threading.main_thread()

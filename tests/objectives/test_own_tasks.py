@@ -21,9 +21,6 @@ from posenc.data.text import ByteText
 from posenc.plan.plan import Choice, find_suite, make
 from posenc.records.store import Store
 
-# One worker runs them all: what has run once serves each of them.
-pytestmark = pytest.mark.xdist_group("own")
-
 WORDS = [
     "the",
     "a",

@@ -12,10 +12,7 @@ from made import cell, make_store, measured, record
 
 from posenc.report import write_report
 
-pytestmark = [
-    pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
-    pytest.mark.xdist_group("browser"),  # one report for all of them
-]
+pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">&amp;`*_[x](y)"
 

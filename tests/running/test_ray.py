@@ -15,8 +15,7 @@ from runs import install_faulty, listening, numbers, options, posenc, start, sto
 
 from posenc.records.store import Store
 
-# One worker runs them all: the cluster listens on one port.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'posenc[ray]'")
 RAY = Path(sys.executable).with_name("ray")
 PORT = 26379

@@ -25,9 +25,6 @@ from posenc.trained import Trained
 from posenc.training.cell import train
 from posenc.training.terms import Terms
 
-# One worker runs them all: what has run once serves each of them.
-pytestmark = pytest.mark.xdist_group("trained")
-
 SHORT = {"training.steps": 2, "training.validate_every": 2, "backbone.layers": 2, "start": "scratch"}
 SMALL: dict[str, Any] = {**SETTINGS, **SHORT}
 ROWS: dict[str, Any] = {**SMALL, "evaluation.tokens": 0}
