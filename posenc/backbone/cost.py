@@ -61,7 +61,7 @@ def forward(
 
     A few widths are counted, and the others taken from a polynomial through these: of attention's work a part grows
     with a row's width and a part with its square, and in an encoder-decoder with the product of both widths; a
-    causal Performer's also grows with the number of its chunks.
+    Performer's also with the number of its chunks.
 
     Args:
         rows: (P,) int64 of a pass. widths: (P,stacks) int64 of its rows, encoder first, padding included.
@@ -89,11 +89,12 @@ def _samples(backbone: BackboneConfig, widths: torch.Tensor) -> torch.Tensor:
     if widths.shape[1] == 2:
         pairs = ((low, high), (high, low), (middle, high))
         found = [low, high, *(torch.stack((one[0], other[1])) for one, other in pairs)]
-    if backbone.attention == "performer" and backbone.form != "encoder":
-        for chunks in (1, 2):  # within one chunk, and where a second begins
-            edge = high.clone()
-            edge[-1] = min(max(chunks * backbone.chunk, int(low[-1])), int(high[-1]))
-            found.append(edge)
+    if backbone.attention == "performer":
+        # Full chunks, and where others begin: some forms go by chunks both ways.
+        for edge in (backbone.chunk, 2 * backbone.chunk, 2 * backbone.chunk + 1, 4 * backbone.chunk + 1):
+            found += [torch.minimum(torch.full_like(high, edge).maximum(low), high)]
+            if widths.shape[1] == 2:
+                found += [torch.stack((found[-1][0], high[1])), torch.stack((high[0], found[-1][1]))]
     return torch.stack(found).unique(dim=0)
 
 
@@ -104,9 +105,10 @@ def _terms(backbone: BackboneConfig, widths: torch.Tensor) -> torch.Tensor:
         columns += [column.square() for column in columns]
         if widths.shape[1] == 2:
             columns.append(columns[0] * columns[1])
-    elif backbone.form != "encoder":
-        chunks = (columns[-1] / backbone.chunk).ceil()
-        columns += [chunks, (chunks > 1).double()]
+    else:
+        for column in list(columns):
+            chunks = (column / backbone.chunk).ceil()
+            columns += [chunks, chunks * (chunks > 1)]  # what lies in earlier chunks is read where there are any
     return torch.stack(columns, dim=1)
 
 

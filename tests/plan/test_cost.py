@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from torch.utils.flop_counter import FlopCounterMode
 
 from posenc.backbone import cost as of_backbone
+from posenc.backbone.config import BackboneConfig
+from posenc.backbone.cost import forward
 from posenc.backbone.transformer import Transformer
 from posenc.cli import main
 from posenc.objectives import factory
@@ -107,6 +109,26 @@ def assert_alike(work: Work, cell: Cell) -> None:
 def test_whatever_the_encoding(encoding: str) -> None:
     cell = cell_of("multi30k", encoding)
     assert_alike(cost.Costs(None).work(cell), cell)
+
+
+@pytest.mark.parametrize("form", ["encoder", "decoder"])
+@pytest.mark.parametrize(
+    "encoding", ["none", "alibi", "t5(buckets=8, max_distance=16)", "pope", "permuteformer", "cosformer"]
+)
+def test_each_linear_form_by_a_few_widths(encoding: str, form: Any) -> None:
+    """To the digit, though some go from chunk to chunk both ways; a band's far states begin where none is counted."""
+    backbone = BackboneConfig(
+        form=form, layers=2, width=32, heads=2, feedforward=64, attention="performer", features=16, chunk=8
+    )
+    widths = torch.arange(3, 120)[:, None]
+    ones = torch.ones(len(widths), dtype=torch.long)
+    found = forward(backbone, encoding, 128, ones, widths, ones)
+    each = range(0, len(widths), 12)
+    exact = torch.cat([forward(backbone, encoding, 128, ones[:1], widths[n : n + 1], ones[:1]) for n in each])
+    if encoding.startswith("t5"):
+        assert float(found[::12].sum()) == pytest.approx(float(exact.sum()), rel=0.02)
+    else:
+        torch.testing.assert_close(found[::12], exact, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("task", ["multi30k", "glue/mrpc"])
