@@ -16,6 +16,7 @@ from posenc.properties.graph import graph, memory
 from posenc.properties.hooks import low_precision, norms, positions
 from posenc.properties.layers import layers
 from posenc.properties.leaks import cached_decoding, causality, lengths, packed_rows, padding
+from posenc.properties.linear import beside_softmax, linear_form
 from posenc.properties.parameters import gradients, start
 from posenc.properties.randomness import left_alone, random_state, repeatable
 from posenc.properties.saturation import saturation
@@ -26,8 +27,8 @@ __all__ = ["AFFORDABLE", "MEASUREMENTS", "Finding", "default_lengths", "measure"
 
 MEASUREMENTS = (
     loads, attention, causality, padding, packed_rows, translation, order, norms, positions, layers, gradients,
-    backends, low_precision, mixed_precision, saturation, cached_decoding, random_state, repeatable, start, state,
-    graph, memory, lengths,
+    backends, low_precision, mixed_precision, linear_form, beside_softmax, saturation, cached_decoding, random_state,
+    repeatable, start, state, graph, memory, lengths,
 )  # fmt: skip
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from posenc.api.encoding import Encoding
 from posenc.attention.linear.band import Band
 from posenc.attention.linear.decay import Decay
-from posenc.attention.linear.favor import Favor, FavorMoved, FavorOutside
+from posenc.attention.linear.favor import Favor
+from posenc.attention.linear.outside import Moved, Outside
 from posenc.attention.linear.relu import Relu
 from posenc.attention.linear.wider import Wider
 
 FORMS: dict[str, type[Favor]] = {
-    "as_is": Favor, "inside": Favor, "outside": FavorOutside, "moved": FavorMoved, "decay": Decay, "band": Band,
+    "as_is": Favor, "inside": Favor, "outside": Outside, "moved": Moved, "decay": Decay, "band": Band,
     "wider": Wider, "relu": Relu,
 }  # fmt: skip
 """as_is: it touches neither queries nor keys. inside: it turns heads, before the features. outside: it turns features,

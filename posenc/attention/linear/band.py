@@ -103,3 +103,10 @@ class Band(Favor):
                 mask=context.mask, chunk=self.chunk,
             )  # fmt: skip
         return heads.to(queries.dtype)
+
+    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
+        index = torch.arange(context.keys, device=queries.device)
+        distances = index - index[:, None]
+        biases = encoding.distance_bias(distances.flatten(), context).unflatten(1, distances.shape)
+        found = self.hidden(self.pairs(queries, keys, encoding, context) * biases.to(queries.dtype).exp(), context)
+        return found, found

@@ -11,7 +11,7 @@ from torch import Tensor
 from posenc.api.context import Context
 from posenc.api.encoding import Encoding
 from posenc.attention.kernel import LayerCache
-from posenc.attention.linear.favor import Favor
+from posenc.attention.linear.favor import Favor, decays
 
 
 class Decay(Favor):
@@ -23,3 +23,7 @@ class Decay(Favor):
     ) -> Tensor:  # fmt: skip
         logs = encoding.log_decay(context)
         return self._favor(queries, keys, values, encoding.score_scale, self.causal, context.mask, logs=logs)
+
+    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
+        found = self.hidden(self.pairs(queries, keys, encoding, context) * decays(encoding, context), context)
+        return found, found

@@ -295,6 +295,12 @@ def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
     return (numerator * factor) / (denominator * factor)
 
 
+def decays(encoding: Encoding, context: Context) -> Tensor:
+    """What `log_decay` multiplies each pair's weight by, (B or 1, H, S, S)."""
+    sums = encoding.log_decay(context).double().cumsum(-1)
+    return (sums[..., :, None] - sums[..., None, :]).abs().neg().exp()
+
+
 class Favor(Kernel):
     """FAVOR+ of queries and keys as the encoding leaves them, which may turn heads before the features.
 
@@ -320,6 +326,34 @@ class Favor(Kernel):
         keys = encoding.rotate_key(keys, positions, context)
         return self._favor(queries, keys, values, encoding.score_scale, self.causal, context.mask)
 
+    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
+        """Weights of all pairs (B,H,L,S) multiplied out, each row over a scale: of the numerator, of the normaliser.
+
+        What `attend` is without chunks and states, for `posenc check`: in memory of L x S. Alike where they are one.
+        """
+        positions = context.query_positions
+        queries = encoding.rotate_query(queries, positions, context)
+        keys = encoding.rotate_key(keys, positions, context)
+        found = self.hidden(self.pairs(queries, keys, encoding, context), context)
+        return found, found
+
+    def pairs(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
+        """f(q_i).f(k_j) of queries and keys as hooks left them."""
+        query, key = self.features(queries, keys, encoding, context)
+        return query @ key.transpose(-1, -2)
+
+    def features(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
+        """(B,H,L,M), each row over a factor of its own, and (B,H,S,M), all over one."""
+        root, projection = math.sqrt(encoding.score_scale), self.projection.to(queries.dtype)
+        key, exponents = key_features(keys * root, projection, context.mask)
+        factors = power_of_two(exponents - exponents.amax(-1, keepdim=True), key.dtype)
+        return query_features(queries * root, projection), key * factors[..., None]
+
+    def hidden(self, weights: Tensor, context: Context) -> Tensor:
+        """Weights, 0 where a causal query may not look, and at padding."""
+        weights = weights.tril() if self.causal else weights
+        return weights if context.mask is None else weights.masked_fill(~context.mask[:, None, None], 0.0)
+
     def cross(self, queries: Tensor, keys: Tensor, values: Tensor, memory: Memory) -> Tensor:
         return self._favor(queries, keys, values, queries.shape[-1] ** -0.5, False, memory.mask)
 
@@ -339,39 +373,3 @@ class Favor(Kernel):
             features, width = self.projection.shape
             self.projection.copy_(orthogonal_features(features, width, generator))
             self.drawn = seed
-
-
-class FavorOutside(Favor):
-    """FAVOR+ whose features the encoding turns, in the numerator alone (equation 19 of RoFormer).
-
-    There each may decay too, at a rate of its own.
-    """
-
-    throughout = False
-
-    def attend(
-        self, queries: Tensor, keys: Tensor, values: Tensor, encoding: Encoding, context: Context,
-        cache: LayerCache | None = None,
-    ) -> Tensor:  # fmt: skip
-        def rotate(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-            positions = context.query_positions
-            return encoding.rotate_query(query, positions, context), encoding.rotate_key(key, positions, context)
-
-        decays = self.throughout and encoding.overrides("log_decay")
-        logs = encoding.log_decay(context) if decays else None
-        rates = None
-        if encoding.overrides("feature_decay"):
-            rates = encoding.feature_decay(len(self.projection), context)
-        return self._favor(
-            queries, keys, values, encoding.score_scale, self.causal, context.mask,
-            rotate=rotate, throughout=self.throughout, logs=logs, rates=rates,
-        )  # fmt: skip
-
-
-class FavorMoved(FavorOutside):
-    """FAVOR+ whose features the encoding moves about, and lets decay, in numerator and normaliser alike.
-
-    What it makes of features may not be negative: weights are sums of their products.
-    """
-
-    throughout = True

@@ -25,10 +25,7 @@ class Relu(Favor):
     ) -> Tensor:  # fmt: skip
         with without_autocast(queries.device):
             dtype = torch.promote_types(values.dtype, torch.float32)
-            places = (x.to(dtype) for x in encoding.position_vectors(context))
-            query, key = (
-                _times(x.to(dtype).relu(), y) for x, y in zip((queries, keys), places, strict=True)
-            )  # fmt: skip
+            query, key = _rectified(queries.to(dtype), keys.to(dtype), encoding, context)
             exponents = torch.zeros(key.shape[:3], dtype=torch.int32, device=key.device)
             if context.mask is not None:
                 hidden = ~context.mask[:, None, :]
@@ -39,7 +36,14 @@ class Relu(Favor):
                 both = query @ (key.transpose(-1, -2) @ favor._with_ones(values.to(dtype)))
             return (both[..., :-1] / both[..., -1:].clamp_min(LEAST)).to(queries.dtype)
 
+    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
+        query, key = _rectified(queries, keys, encoding, context)
+        found = self.hidden(query @ key.transpose(-1, -2), context)
+        return found, found
 
-def _times(x: Tensor, places: Tensor) -> Tensor:
-    """The products (B,H,L,K E) of all channels of x (B,H,L,K) with all of places (.., L, E)."""
-    return (x[..., None] * places[..., None, :]).flatten(-2)
+
+def _rectified(queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> list[Tensor]:
+    """Rectified, and all channels times all of the position's: (B,H,L,K E) and (B,H,S,K E)."""
+    places = encoding.position_vectors(context)
+    sides = zip((queries, keys), places, strict=True)
+    return [(x.relu()[..., None] * y.to(x.dtype)[..., None, :]).flatten(-2) for x, y in sides]

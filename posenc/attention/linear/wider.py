@@ -22,6 +22,14 @@ class Wider(Favor):
         self, queries: Tensor, keys: Tensor, values: Tensor, encoding: Encoding, context: Context,
         cache: LayerCache | None = None,
     ) -> Tensor:  # fmt: skip
+        queries, keys = self._widened(queries, keys, encoding, context)
+        return self._favor(queries, keys, values, encoding.score_scale, self.causal, context.mask)
+
+    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
+        found = self.hidden(self.pairs(*self._widened(queries, keys, encoding, context), encoding, context), context)
+        return found, found
+
+    def _widened(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
         positions = context.query_positions
         queries = encoding.rotate_query(queries, positions, context)
         keys = encoding.rotate_key(keys, positions, context)
@@ -32,4 +40,4 @@ class Wider(Favor):
                 torch.cat((x, y.to(x.dtype).expand(*x.shape[:-1], -1)), dim=-1)
                 for x, y in zip((queries, keys), beside, strict=True)
             )
-        return self._favor(queries, keys, values, encoding.score_scale, self.causal, context.mask)
+        return queries, keys

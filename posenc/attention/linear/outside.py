@@ -1,0 +1,62 @@
+"""FAVOR+ whose features the encoding turns or moves about, after they are drawn."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from posenc.api.context import Context
+from posenc.api.encoding import Encoding
+from posenc.attention.kernel import LayerCache
+from posenc.attention.linear.favor import Favor, decays
+
+
+class Outside(Favor):
+    """FAVOR+ whose features the encoding turns, in the numerator alone (equation 19 of RoFormer).
+
+    There each may decay too, at a rate of its own.
+    """
+
+    throughout = False
+
+    def attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, encoding: Encoding, context: Context,
+        cache: LayerCache | None = None,
+    ) -> Tensor:  # fmt: skip
+        def rotate(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+            positions = context.query_positions
+            return encoding.rotate_query(query, positions, context), encoding.rotate_key(key, positions, context)
+
+        decays = self.throughout and encoding.overrides("log_decay")
+        logs = encoding.log_decay(context) if decays else None
+        rates = None
+        if encoding.overrides("feature_decay"):
+            rates = encoding.feature_decay(len(self.projection), context)
+        return self._favor(
+            queries, keys, values, encoding.score_scale, self.causal, context.mask,
+            rotate=rotate, throughout=self.throughout, logs=logs, rates=rates,
+        )  # fmt: skip
+
+    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
+        query, key = self.features(queries, keys, encoding, context)
+        positions = context.query_positions
+        turned_query = encoding.rotate_query(query, positions, context)
+        turned_key = encoding.rotate_key(key, positions, context)
+        if encoding.overrides("feature_decay"):
+            rates = encoding.feature_decay(len(self.projection), context).to(query.dtype)
+            places = torch.arange(context.keys, device=query.device)[:, None] * rates
+            turned_query, turned_key = turned_query * places.exp(), turned_key * (-places).exp()
+        above = self.hidden(turned_query @ turned_key.transpose(-1, -2), context)
+        if not self.throughout:
+            return above, self.hidden(query @ key.transpose(-1, -2), context)
+        above = above * decays(encoding, context) if encoding.overrides("log_decay") else above
+        return above, above
+
+
+class Moved(Outside):
+    """FAVOR+ whose features the encoding moves about, and lets decay, in numerator and normaliser alike.
+
+    What it makes of features may not be negative: weights are sums of their products.
+    """
+
+    throughout = True
