@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -83,6 +84,16 @@ def exact(name: str = "none", *, larger: float = 2.0, **changes: Any) -> Transfo
                 parameter.add_(0.3 * noise)
             parameter.mul_(larger)
     return model
+
+
+_kept: dict[Any, Transformer] = {}
+
+
+def kept(build: Callable[[], Transformer], *key: Any) -> Transformer:
+    """Models that several examples of hypothesis share."""
+    if key not in _kept:
+        _kept[key] = build()
+    return _kept[key]
 
 
 def tokens_of(*shape: int, seed: int = 1) -> Tensor:
