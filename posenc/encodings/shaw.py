@@ -9,6 +9,9 @@ from posenc.api.encoding import Context, Encoding
 from posenc.api.stack import Stack
 from posenc.api.starts import xavier_uniform_
 
+LARGEST_CLIP = 16
+"""In linear attention, whose time and memory grow with it."""
+
 
 class ClippedVectors(Encoding):
     """e_ij = q_i . (k_j + aK_ij) / sqrt(K),  z_i = sum_j alpha_ij (v_j + aV_ij),  a_ij = w[clip(j - i, -clip, clip)].
@@ -19,13 +22,19 @@ class ClippedVectors(Encoding):
     """
 
     relative = True
-    linear_reason = "not built: cost (features of each key with the vector of each clipped distance)"
+    linear_form = "vectors"
 
     def __init__(self, stack: Stack, clip: int) -> None:
         super().__init__(stack)
         if clip < 1:
             raise ValueError(f"clip={clip}: at least 1 is wanted")
         self.clip = clip
+
+    def why_not(self, attention: str) -> str | None:
+        if attention == "performer" and self.clip > LARGEST_CLIP:
+            each = "features of each key with the vector of each clipped distance"
+            return f"not built: cost ({each}; up to clip={LARGEST_CLIP}, and here clip={self.clip})"
+        return super().why_not(attention)
 
     def key_vectors(self, context: Context) -> Tensor:
         """The rows of w on the key side in this layer, (2 clip + 1, K), from distance -clip on."""

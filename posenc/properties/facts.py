@@ -52,7 +52,7 @@ def _facts(text: str, stack: Stack | None) -> dict[str, Any]:
         "axes": made.axes,
         "max_length": made.max_length,
         "softmax": made.softmax_reason or "yes",
-        "linear": made.linear_form or made.linear_reason,
+        "linear": made.why_not("performer") or made.linear_form,
         "cached_decoding": made.cached_decoding,
         "package": registry.describe(text)["package"],
     }

@@ -29,8 +29,7 @@ def linear_form(subject: Subject) -> Outcome:
             form = FORMS[encoding.linear_form or ""]
             kernel = form(causal=encoding.stack.causal, width=encoding.linear_width, features=FEATURES, chunk=8)
             kernel.redraw(subject.seed)
-            above, below = kernel.weights(queries, keys, encoding, context)
-            plain = above @ values / below.sum(-1, keepdim=True)
+            plain = kernel.plain(queries, keys, values, encoding, context)
             found = apart(kernel.attend(queries, keys, values, encoding, context), plain)
             measured[stack] = max(found, measured.get(stack, 0.0))
     if not measured:

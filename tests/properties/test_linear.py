@@ -21,7 +21,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     "encoding",
     ["none", "rope", "rope_outside", "alibi", "fox", "t5", "pope", "goat", "spe", "cosformer", "permuteformer",
-     "xpos_outside", "sinusoidal+rope", "layers(rope, t5, every=2)", "axial_rope"],
+     "xpos_outside", "shaw(clip=3)", "nezha(clip=4)", "sinusoidal+shaw(clip=2, per_head=True)", "sinusoidal+rope",
+     "layers(rope, t5, every=2)", "axial_rope"],
 )  # fmt: skip
 def test_each_form_is_its_weights_of_all_pairs(encoding: str) -> None:
     (found,) = measure(encoding, lengths=(), names=["linear form"])

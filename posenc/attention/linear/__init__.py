@@ -8,17 +8,19 @@ from posenc.attention.linear.decay import Decay
 from posenc.attention.linear.favor import Favor
 from posenc.attention.linear.outside import Moved, Outside
 from posenc.attention.linear.relu import Relu
+from posenc.attention.linear.vectors import Vectors
 from posenc.attention.linear.wider import Wider
 
 FORMS: dict[str, type[Favor]] = {
     "as_is": Favor, "inside": Favor, "outside": Outside, "moved": Moved, "decay": Decay, "band": Band,
-    "wider": Wider, "relu": Relu,
+    "vectors": Vectors, "wider": Wider, "relu": Relu,
 }  # fmt: skip
 """as_is: it touches neither queries nor keys. inside: it turns heads, before the features. outside: it turns features,
 in the numerator alone. moved: it moves features about, in numerator and normaliser, which may decay. decay: what lies
 behind is multiplied by a factor at each token (`log_decay`). band: a bias by distance that is constant from some
-distance on (`constant_from`). wider: channels of position stand beside those of queries and keys (`linear_width`,
-`position_vectors`). relu: no random features, but relu(q).relu(k) times the product of two vectors of position."""
+distance on (`constant_from`). vectors: one for each clipped distance, added to keys and values (`clipped_vectors`).
+wider: channels of position stand beside those of queries and keys (`linear_width`, `position_vectors`). relu: no random
+features, but relu(q).relu(k) times the product of two vectors of position."""
 
 
 def why_not(encoding: Encoding, features: int) -> str | None:

@@ -337,6 +337,13 @@ class Favor(Kernel):
         found = self.hidden(self.pairs(queries, keys, encoding, context), context)
         return found, found
 
+    def plain(
+        self, queries: Tensor, keys: Tensor, values: Tensor, encoding: Encoding, context: Context
+    ) -> Tensor:  # fmt: skip
+        """What `attend` gives, by the weights of all pairs."""
+        above, below = self.weights(queries, keys, encoding, context)
+        return above @ values / below.sum(-1, keepdim=True)
+
     def pairs(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
         """f(q_i).f(k_j) of queries and keys as hooks left them."""
         query, key = self.features(queries, keys, encoding, context)

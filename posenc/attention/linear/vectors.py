@@ -1,0 +1,128 @@
+"""FAVOR+ with a vector for each clipped distance (Shaw, NEZHA): f(q_i).f(k_j + w_n), and values v_j + u_n.
+
+That is FAVOR+'s estimate of exp(q.(k + w)). Keys at the clip's distance and beyond have one vector, so one state holds
+them all; nearer ones have features of their own for each distance, in time and memory of L x M x clip.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from posenc.api.context import Context
+from posenc.api.encoding import Encoding
+from posenc.api.precision import without_autocast
+from posenc.attention.kernel import LayerCache
+from posenc.attention.linear import favor
+from posenc.attention.linear.favor import HIDDEN, Favor, key_features, power_of_two, query_features
+
+
+def vectors_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, projection: Tensor, tables: tuple[Tensor, Tensor], *, scale: float,
+    causal: bool, mask: Tensor | None = None, chunk: int = 64,
+) -> Tensor:  # fmt: skip
+    """Linear attention's output (B,H,L,K).
+
+    Args:
+        tables: of keys and of values, (H or 1, 2 clip + 1, K), by distance key - query from -clip to clip.
+    """
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    queries, keys, values, projection = (x.to(dtype) for x in (queries, keys, values, projection))
+    behind, ahead = (tuple(table.to(dtype) for table in tables), tuple(table.to(dtype).flip(1) for table in tables))
+    query = query_features(queries * math.sqrt(scale), projection)
+    side = partial(_behind, projection=projection, scale=scale, chunk=chunk)
+    both, powers = side(query, keys, values, mask, behind, first=0)
+    if not causal:
+        query, keys, values = (x.flip(2) for x in (query, keys, values))
+        mask = None if mask is None else mask.flip(1)
+        other, others = (x.flip(2) for x in side(query, keys, values, mask, ahead, first=1))
+        both, powers = _sum([(both, powers), (other, others)])
+    for found in favor._counting:
+        found.add(both[..., -1:], powers[..., None] > HIDDEN)
+    return favor._divide(both[..., :-1], both[..., -1:])
+
+
+def _behind(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, tables: tuple[Tensor, ...], *, first: int,
+    projection: Tensor, scale: float, chunk: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """What each row sees of keys at least `first` before it: numerators and normaliser over a power of two, and that.
+
+    A row's power of two is that of what it sees alone: no later key moves a bit of it.
+    """
+    clip, found = tables[0].shape[1] // 2, []
+    for back in range(first, clip + 1):  # the last stands for all that is further away
+        row = clip - back
+        key, exponents = key_features((keys + tables[0][:, row, None]) * math.sqrt(scale), projection, mask)
+        ones = _back(favor._with_ones(values + tables[1][:, row, None]), back)
+        key, exponents = _back(key, back), _back(exponents[..., None], back, HIDDEN)[..., 0]
+        if back == clip:
+            found.append(favor._causal(query, key, query, key, ones[..., :-1], exponents, chunk, None))
+        else:
+            found.append(((query * key).sum(-1, keepdim=True) * ones, exponents))
+    return _sum(found)
+
+
+def _sum(found: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Several of the same rows, each over a power of two of its own, brought to the largest of each row."""
+    largest = torch.stack([powers for _, powers in found]).amax(0)
+    parts = [both * power_of_two(powers - largest, both.dtype)[..., None] for both, powers in found]
+    return torch.stack(parts).sum(0), largest
+
+
+def _back(x: Tensor, count: int, filler: float = 0) -> Tensor:
+    """x (B,H,L,any): for each token the one so many before it."""
+    if not count:
+        return x
+    kept = x[:, :, : max(x.shape[2] - count, 0)]
+    return torch.nn.functional.pad(kept, (0, 0, x.shape[2] - kept.shape[2], 0), value=filler)
+
+
+def _rows(length: int, table: Tensor) -> Tensor:
+    """(L,S): of each pair the row of a table (H or 1, 2 clip + 1, K)."""
+    index, clip = torch.arange(length, device=table.device), table.shape[1] // 2
+    return (index - index[:, None]).clamp(-clip, clip) + clip
+
+
+class Vectors(Favor):
+    """Vectors by clipped distance, read by `clipped_vectors`."""
+
+    def attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, encoding: Encoding, context: Context,
+        cache: LayerCache | None = None,
+    ) -> Tensor:  # fmt: skip
+        with without_autocast(queries.device):
+            heads = vectors_attention(
+                queries, keys, values, self.projection, self._tables(encoding, context), scale=encoding.score_scale,
+                causal=self.causal, mask=context.mask, chunk=self.chunk,
+            )  # fmt: skip
+        return heads.to(queries.dtype)
+
+    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
+        table, _ = self._tables(encoding, context)
+        rows = _rows(context.keys, table)
+        moved = (keys[:, :, None] + table.to(keys.dtype)[:, rows]).flatten(2, 3)  # a key for each pair
+        mask = None if context.mask is None else context.mask.repeat(1, len(rows))
+        root, projection = math.sqrt(encoding.score_scale), self.projection.to(queries.dtype)
+        features, exponents = key_features(moved * root, projection, mask)
+        features = features * power_of_two(exponents - exponents.amax(-1, keepdim=True), features.dtype)[..., None]
+        query = query_features(queries * root, projection)
+        found = self.hidden(torch.einsum("bhlm,bhlsm->bhls", query, features.unflatten(2, rows.shape)), context)
+        return found, found
+
+    def plain(
+        self, queries: Tensor, keys: Tensor, values: Tensor, encoding: Encoding, context: Context
+    ) -> Tensor:  # fmt: skip
+        weights, _ = self.weights(queries, keys, encoding, context)
+        _, table = self._tables(encoding, context)
+        moved = values[:, :, None] + table.to(values.dtype)[:, _rows(context.keys, table)]
+        return (weights[..., None] * moved).sum(-2) / weights.sum(-1, keepdim=True)
+
+    def _tables(self, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
+        """Those of `clipped_vectors`, the keys' without the scale, (H or 1, 2 clip + 1, K)."""
+        keys, values = encoding.clipped_vectors(context)
+        keys = keys / encoding.score_scale
+        return (keys, values) if keys.dim() == 3 else (keys[None], values[None])
