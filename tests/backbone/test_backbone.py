@@ -275,7 +275,7 @@ def test_a_performer_refuses_dropout_on_weights_it_does_not_have() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("kerple", "not built"), ("shaw", "not built"), ("t5+rope", "several ways")]
+    ("name", "reason"), [("kerple", "not built"), ("nezha", "not built"), ("shaw+rope", "several ways")]
 )
 def test_what_a_performer_cannot_take_is_refused_before_anything_runs(name: str, reason: str) -> None:
     with pytest.raises(NotPossibleError, match=reason):
