@@ -102,7 +102,16 @@ def test_peers_take_the_same_tokens(peer: peers.Peer) -> None:
 def test_rows_are_written_and_nothing_is_left_out_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "find_spec", lambda module: None)
     file = tmp_path / "rows.json"
-    arguments = ["bench", "--encodings", "rope,shaw,nezha,rope_outside", "--lengths", "4", "--rounds", "1", "--no-memory"]
+    arguments = [
+        "bench",
+        "--encodings",
+        "rope,shaw,nezha,rope_outside",
+        "--lengths",
+        "4",
+        "--rounds",
+        "1",
+        "--no-memory",
+    ]
     done = CliRunner().invoke(main, [*arguments, "--json", str(file)])
     assert done.exit_code == 0, done.output
     rows = json.loads(file.read_text())
