@@ -163,6 +163,7 @@ def test_the_theory_of_a_line_is_not_asked_of_a_plane() -> None:
 
 
 def test_compositions_and_small_tables_are_measured_too() -> None:
-    findings = measure("learned_2d(size=5)+axial_rope", lengths=())
+    told = ("causality", "padding", "packed rows", "order", "layers", "translation", "positions", "state")
+    findings = measure("learned_2d(size=5)+axial_rope", lengths=(), names=told)
     assert passed(findings), [each for each in findings if each.passed is False]
     assert {each.name for each in findings if each.passed} >= {"causality", "padding", "packed rows", "order", "layers"}

@@ -36,8 +36,9 @@ def failed(findings: dict[str, Finding]) -> list[str]:
 
 @pytest.mark.parametrize("encoding", ["learned+t5", "rope_outside", "shaw", "dape_v2", "fox", "cope"])
 def test_each_kind_of_encoding_does_what_it_declares(encoding: str) -> None:
-    findings = measure(encoding, lengths=(72, 193), names=NAMES)
-    assert [finding.name for finding in findings] == NAMES
+    names = [name for name in NAMES if name != "graph"]  # which `nox -s slow` asks of all
+    findings = measure(encoding, lengths=(72, 193), names=names)
+    assert [finding.name for finding in findings] == names
     assert not [finding for finding in findings if finding.passed is False]
     assert passed(findings)
     for finding in findings:

@@ -82,7 +82,8 @@ def test_padding_packing_and_cached_decoding_beyond_the_trained_length(named: An
 
 
 def test_a_limited_encoding_is_measured_as_far_as_it_goes() -> None:
-    found = {finding.name: finding for finding in measure("learned")}
+    told = ("causality", "padding", "lengths")
+    found = {finding.name: finding for finding in measure("learned", names=told)}
     assert "; at 24 48 tokens" in found["causality"].measured
     assert "; at 24 tokens" in found["padding"].measured, "48 positions hold no padding beside 48 tokens"
     assert found["lengths"].measured == "48 works, 49 is refused"

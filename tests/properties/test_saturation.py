@@ -81,11 +81,11 @@ def test_an_encoding_that_makes_linear_attention_lose_rows(named: Any) -> None:
 
 
 def test_check_tells_from_which_norms_on_rows_are_lost() -> None:
-    findings = {finding.name: finding for finding in measure("rope", lengths=())}
-    told = findings["saturation"].measured
+    (found,) = measure("rope", lengths=(), names=["saturation"])
+    told = found.measured
     assert "causal performer 0.0% at 8, 0.0% at 30, " in told
-    assert findings["saturation"].passed is True
-    softmax_alone = {finding.name: finding for finding in measure("kerple", lengths=())}["saturation"]
+    assert found.passed is True
+    (softmax_alone,) = measure("kerple", lengths=(), names=["saturation"])
     assert softmax_alone.passed is None and softmax_alone.why == "it serves no linear attention"
 
 
