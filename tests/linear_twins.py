@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -26,3 +28,40 @@ def log_weights(x: dict[str, Tensor]) -> Tensor:
         for name in ("queries", "keys")
     )
     return torch.logsumexp(f[:, :, :, None] + g[:, :, None], dim=-1)
+
+
+Attended = Callable[[Tensor], Tensor]
+"""Queries, keys and values (3,B,H,L,K) to an output (B,H,L,K)."""
+
+
+def assert_causal_to_the_bit(attended: Attended, x: Tensor, larger: float = 4.0) -> None:
+    """Another key and value in the middle move nothing before them, and do move what comes after."""
+    whole, t = attended(x), x.shape[3] // 2
+    assert whole.isfinite().all()
+    x[1:, :, :, t] *= larger
+    assert torch.equal(attended(x)[:, :, :t], whole[:, :, :t])
+    assert not torch.equal(attended(x)[:, :, t:], whole[:, :, t:])
+
+
+def assert_blind_to_padding(attended: Callable[..., Tensor], x: Tensor, side: str) -> None:
+    """A third of the row hidden: the rest is as alone."""
+    length = x.shape[3]
+    mask = torch.ones(2, length, dtype=torch.bool)
+    mask[:, slice(0, length // 3) if side == "left" else slice(length - length // 3, length)] = False
+    found = attended(x, mask)[:, :, mask[0]]
+    torch.testing.assert_close(found, attended(x[:, :, :, mask[0]]), atol=1e-12, rtol=0)
+
+
+def assert_no_later_token_is_read(
+    attended: Callable[[dict[str, Tensor]], Tensor], x: dict[str, Tensor], **more: float
+) -> None:
+    """As `assert_causal_to_the_bit`, of what has names, at three places; `more`: what else changes, by how much."""
+    whole, length = attended(x), x["keys"].shape[2]
+    for t in {1, length // 2, length - 1}:
+        other = {name: value.clone() for name, value in x.items()}
+        other["keys"][:, :, t] *= 4  # by far the largest features from here on
+        other["values"][:, :, t] += 1
+        for name, by in more.items():
+            other[name][:, :, t] += by
+        assert torch.equal(attended(other)[:, :, :t], whole[:, :, :t])
+        assert not torch.equal(attended(other)[:, :, t:], whole[:, :, t:])

@@ -99,7 +99,7 @@ class Composite(Several):
         forms = [part.linear_form for part in self._parts if part.linear_form not in (None, "as_is")]
         if len(set(forms)) > 1:
             return None, f"not possible: its parts enter in several ways ({', '.join(sorted(set(map(str, forms))))})"
-        if forms[:1] in (["vectors"], ["relu"]) and len(forms) > 1:
+        if len(forms) > 1 and forms[0] in ("vectors", "relu"):
             return None, f"not built: several parts of the linear form {forms[0]}"
         return (forms[0] if forms else "as_is"), ""
 

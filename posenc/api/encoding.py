@@ -114,7 +114,7 @@ class Encoding(nn.Module):
         return None if self.linear_form else self.linear_reason
 
     def why_not_features(self, features: int) -> str | None:
-        """Why it cannot enter on so many features (the form "outside"); None where it can."""
+        """Why it cannot enter a Performer of so many features; None where it can."""
         return None
 
     def expect_features(self, features: int) -> None:

@@ -30,9 +30,7 @@ def kernel_for(config: BackboneConfig, encoding: Encoding, *, causal: bool, back
         return Softmax(causal=causal, backend=backend, dropout=config.attention_dropout)
     if (reason := linear.why_not(encoding, config.features)) is not None:
         raise NotPossibleError(reason)
-    encoding.expect_features(config.features)
-    form = linear.FORMS[encoding.linear_form or ""]
-    return form(causal=causal, width=encoding.linear_width, features=config.features, chunk=config.chunk)
+    return linear.kernel(encoding, causal=causal, features=config.features, chunk=config.chunk)
 
 
 def cross_kernel(config: BackboneConfig, backend: str) -> Kernel:

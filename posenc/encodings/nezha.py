@@ -26,7 +26,7 @@ class Nezha(ClippedVectors):
     weights fit without `released`.
 
     Options:
-        clip: the largest distance told apart.
+        clip: the largest distance told apart; in linear attention 16 at the most.
         released: the released code's table, by clip(j - i) + clip.
     """
 

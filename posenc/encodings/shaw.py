@@ -79,7 +79,7 @@ class Shaw(ClippedVectors):
     the embedding inside the projection and turns the sign.
 
     Options:
-        clip: the largest distance told apart; 16 in the paper's base model.
+        clip: the largest distance told apart; 16 in the paper's base model, and at the most in linear attention.
         per_head: tables of each head's own.
     """
 

@@ -46,9 +46,8 @@ class Spe(Encoding):
         self.frequencies, self.offsets, self.gains = (nn.Parameter(torch.empty(*heads, sines)) for _ in range(3))
         if gated:
             self.gate = nn.Parameter(torch.empty(heads))
-        self._rows = stack.head_width * (2 * sines + gated)
         seeded = torch.Generator().manual_seed(EVALUATION_SEED)
-        shape = (stack.layers, stack.heads, self._rows, realizations)
+        shape = (stack.layers, stack.heads, stack.head_width * (2 * sines + gated), realizations)
         fixed = torch.randn(shape, generator=seeded, device="cpu")
         # Where tensors are made (a plan counts on such without memory), whatever the draw's own device.
         self.register_buffer("fixed", torch.empty(shape).copy_(fixed), persistent=False)

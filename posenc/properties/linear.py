@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from posenc.attention.linear import FORMS
+from posenc.attention import linear
 from posenc.backbone.transformer import Transformer
 from posenc.properties.hooks import hook_context
 from posenc.properties.subject import FEATURES, Outcome, Subject, apart, config, over, parts_of, shown
@@ -26,8 +26,7 @@ def linear_form(subject: Subject) -> Outcome:
             queries, keys = (NORM * x / x.norm(dim=-1, keepdim=True) for x in (queries, keys))
             context = hook_context(encoding, subject.places_of(subject.length), queries=subject.length)
             context.layer = layer
-            form = FORMS[encoding.linear_form or ""]
-            kernel = form(causal=encoding.stack.causal, width=encoding.linear_width, features=FEATURES, chunk=8)
+            kernel = linear.kernel(encoding, causal=encoding.stack.causal, features=FEATURES, chunk=8)
             kernel.redraw(subject.seed)
             plain = kernel.plain(queries, keys, values, encoding, context)
             found = apart(kernel.attend(queries, keys, values, encoding, context), plain)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from posenc.api.encoding import Context, Encoding
-from posenc.attention.linear import FORMS
+from posenc.attention import linear
 from posenc.attention.linear.favor import counting
 from posenc.properties.hooks import hook_context
 from posenc.properties.subject import Outcome, Subject, parts_of
@@ -43,10 +43,10 @@ def _attended(encoding: Encoding, norm: float, dtype: torch.dtype, places: Tenso
         places: where they stand, (L,) or (L,A).
     """
     generator = torch.Generator().manual_seed(0)
-    shape, width = (3, 1, encoding.stack.heads, LENGTH, encoding.stack.head_width), encoding.linear_width
+    shape = (3, 1, encoding.stack.heads, LENGTH, encoding.stack.head_width)
     queries, keys, values = torch.randn(shape, generator=generator).to(dtype)
     queries, keys = (norm * x / x.norm(dim=-1, keepdim=True) for x in (queries, keys))
-    kernel = FORMS[encoding.linear_form or ""](causal=encoding.stack.causal, width=width, features=FEATURES, chunk=64)
+    kernel = linear.kernel(encoding, causal=encoding.stack.causal, features=FEATURES, chunk=64)
     kernel.redraw(0)
     context = hook_context(encoding, places, queries=LENGTH)
     return kernel.attend(queries, keys, values, cast(Encoding, _Exact(encoding)), context)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from goldens import by_distance, context_of, made
+from linear_twins import assert_blind_to_padding, assert_causal_to_the_bit
 from torch import Tensor
 
 from posenc.api.encoding import Encoding
@@ -77,20 +80,12 @@ class TestBoth:
 
     @pytest.mark.parametrize("side", ["left", "right"])
     def test_padding_is_out_of_numerator_and_normaliser(self, text: str, causal: bool, side: str) -> None:
-        encoding, x = encoding_of(text, causal), drawn(20)
-        mask = torch.ones(2, 20, dtype=torch.bool)
-        mask[:, slice(0, 7) if side == "left" else slice(13, 20)] = False
-        found = attended(encoding, x, mask)[:, :, mask[0]]
-        torch.testing.assert_close(found, attended(encoding, x[:, :, :, mask[0]]), atol=1e-12, rtol=0)
+        assert_blind_to_padding(partial(attended, encoding_of(text, causal)), drawn(20), side)
 
 
 @pytest.mark.parametrize("length", [2, 63, 64, 65, 1000])
 def test_a_later_token_moves_no_bit_of_an_earlier_output(length: int) -> None:
-    encoding, x = encoding_of("goat", True), drawn(length)
-    whole, t = attended(encoding, x), length // 2
-    x[1:, :, :, t] *= 4
-    assert torch.equal(attended(encoding, x)[:, :, :t], whole[:, :, :t])
-    assert not torch.equal(attended(encoding, x)[:, :, t:], whole[:, :, t:])
+    assert_causal_to_the_bit(partial(attended, encoding_of("goat", True)), drawn(length))
 
 
 def test_gradients_are_those_of_the_quadratic_form() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import cmath
+from functools import partial
 
 import pytest
 import torch
 from goldens import close, context_of, golden, made
+from linear_twins import assert_blind_to_padding, assert_causal_to_the_bit
 from torch import Tensor
 
 from posenc.attention.linear import FORMS
@@ -91,20 +93,12 @@ def test_outside_is_equation_19_with_a_complex_decay(length: int) -> None:
 
 @pytest.mark.parametrize("length", [2, 63, 64, 65, 1000])
 def test_outside_a_later_token_moves_no_bit_of_an_earlier_output(length: int) -> None:
-    x, t = drawn(length).float(), length // 2
-    whole = attended(outside(), x)
-    assert whole.isfinite().all()
-    x[1:, :, :, t] *= 4
-    assert torch.equal(attended(outside(), x)[:, :, :t], whole[:, :, :t])
-    assert not torch.equal(attended(outside(), x)[:, :, t:], whole[:, :, t:])
+    assert_causal_to_the_bit(partial(attended, outside()), drawn(length).float())
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_outside_padding_leaves_no_trace(side: str) -> None:
-    x, mask = drawn(20), torch.ones(2, 20, dtype=torch.bool)
-    mask[:, slice(0, 7) if side == "left" else slice(13, 20)] = False
-    found = attended(outside(), x, mask)[:, :, mask[0]]
-    torch.testing.assert_close(found, attended(outside(), x[:, :, :, mask[0]]), atol=1e-12, rtol=0)
+    assert_blind_to_padding(partial(attended, outside()), drawn(20), side)
 
 
 def test_outside_gradients_are_those_of_the_definition() -> None:

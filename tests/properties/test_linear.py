@@ -68,7 +68,7 @@ def test_padding_has_no_weight(side: str) -> None:
     kernel = FORMS["decay"](causal=True, width=8, features=16, chunk=4)
     kernel.redraw(1)
     context = context_of(encoding, 12, mask=mask)
-    weights, _ = kernel.weights(x[0], x[1], encoding, context)
+    weights = kernel.weights(x[0], x[1], encoding, context)
     assert not weights[..., ~mask[0]].any()
     found = weights @ x[2] / weights.sum(-1, keepdim=True)
     wanted = kernel.attend(*x, encoding, context)

@@ -30,3 +30,10 @@ def why_not(encoding: Encoding, features: int) -> str | None:
     if encoding.linear_form not in FORMS:
         return f"not possible: linear_form {encoding.linear_form!r} is none of {', '.join(FORMS)}"
     return encoding.why_not_features(features)
+
+
+def kernel(encoding: Encoding, *, causal: bool, features: int, chunk: int) -> Favor:
+    """The kernel that serves an encoding: ask `why_not` first. Its features are not drawn yet (`redraw`)."""
+    encoding.expect_features(features)
+    form = FORMS[encoding.linear_form or ""]
+    return form(causal=causal, width=encoding.linear_width, features=features, chunk=chunk)

@@ -46,11 +46,11 @@ def band_attention(
         weights = biases[:, distances.clamp(-far, far) + far].exp()  # (H,C,C)
         if causal:
             weights = weights.masked_fill(distances > 0, 0.0)
-        moved = _moved(exponents, back, HIDDEN)
+        moved = favor._moved(exponents, back, HIDDEN)
         # A later key's exponent may be far above its row's: what it multiplies is 0, and must stay finite.
         factors = power_of_two((moved[..., None, :] - rows[..., :, None]).clamp_max(0), dtype)
-        pairs = (query @ _moved(key, back).transpose(-1, -2)) * factors * weights[:, None]
-        both = both + pairs @ _moved(ones, back)
+        pairs = (query @ favor._moved(key, back).transpose(-1, -2)) * factors * weights[:, None]
+        both = both + pairs @ favor._moved(ones, back)
     both = both + _far(query, key, ones, exponents, rows, reach, causal) * biases[:, :1, None, None].exp()
     if not causal:
         query, key, ones, exponents = (x.flip(2) for x in (query, key, ones, exponents))
@@ -60,16 +60,6 @@ def band_attention(
     for found in favor._counting:
         found.add(both[..., -1:], rows[..., None] > HIDDEN)
     return favor._divide(both[..., :-1], both[..., -1:])
-
-
-def _moved(x: Tensor, back: int, filler: float = 0) -> Tensor:
-    """(B,H,chunks,...): for each chunk the one so many before it (or after, where negative)."""
-    if not back:
-        return x
-    count = x.shape[2]
-    gap = torch.full_like(x[:, :, : min(abs(back), count)], filler)
-    kept = x[:, :, : max(count - back, 0)] if back > 0 else x[:, :, min(-back, count) :]
-    return torch.cat((gap, kept) if back > 0 else (kept, gap), dim=2)
 
 
 def _far(
@@ -84,8 +74,8 @@ def _far(
     own = power_of_two(exponents - last[..., None], dtype)[..., None]
     added = key.transpose(-1, -2) @ (ones * own)
     states = favor._states(added, power_of_two(before - last, dtype)[..., None, None])
-    scale = _moved(before, reach - 1, HIDDEN)
-    return (query @ _moved(states, reach - 1)) * power_of_two(scale[..., None] - rows, dtype)[..., None]
+    scale = favor._moved(before, reach - 1, HIDDEN)
+    return (query @ favor._moved(states, reach - 1)) * power_of_two(scale[..., None] - rows, dtype)[..., None]
 
 
 class Band(Favor):
@@ -104,9 +94,8 @@ class Band(Favor):
             )  # fmt: skip
         return heads.to(queries.dtype)
 
-    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
+    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
         index = torch.arange(context.keys, device=queries.device)
         distances = index - index[:, None]
         biases = encoding.distance_bias(distances.flatten(), context).unflatten(1, distances.shape)
-        found = self.hidden(self.pairs(queries, keys, encoding, context) * biases.to(queries.dtype).exp(), context)
-        return found, found
+        return self.hidden(self.pairs(queries, keys, encoding, context) * biases.to(queries.dtype).exp(), context)

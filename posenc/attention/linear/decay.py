@@ -24,6 +24,5 @@ class Decay(Favor):
         logs = encoding.log_decay(context)
         return self._favor(queries, keys, values, encoding.score_scale, self.causal, context.mask, logs=logs)
 
-    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
-        found = self.hidden(self.pairs(queries, keys, encoding, context) * decays(encoding, context), context)
-        return found, found
+    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
+        return self.hidden(self.pairs(queries, keys, encoding, context) * decays(encoding, context), context)

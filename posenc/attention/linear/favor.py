@@ -181,9 +181,7 @@ def _both_ways(
     query, key, values = (x.flip(2) for x in (query, key, values))
     ahead, other = _causal(query, key, query, key, values, exponents.flip(2), chunk, logs.flip(2), itself=False)
     ahead, other = ahead.flip(2), other.flip(2)
-    largest = torch.maximum(scale, other)
-    both = behind * power_of_two(scale - largest, behind.dtype)[..., None]
-    both = both + ahead * power_of_two(other - largest, behind.dtype)[..., None]
+    both, largest = _together([(behind, scale), (ahead, other)])
     for found in _counting:
         found.add(both[..., -1:], largest[..., None] > HIDDEN)
     return _divide(both[..., :-1], both[..., -1:])
@@ -243,6 +241,25 @@ def _causal(
         to_row = to_row if logs is None else to_row * sums.exp()[..., None]
         both = both + torch.cat(_read(query, turned_query, states), dim=-1) * to_row
     return both.flatten(2, 3)[:, :, :length], so_far.flatten(2)[:, :, :length]
+
+
+def _together(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The sum (B,H,L,any) of parts whose rows are over powers of two of their own, and its rows' exponents (B,H,L)."""
+    largest = parts[0][1]
+    for _, exponents in parts[1:]:
+        largest = torch.maximum(largest, exponents)
+    scaled = [part * power_of_two(exponents - largest, part.dtype)[..., None] for part, exponents in parts]
+    return sum(scaled[1:], start=scaled[0]), largest
+
+
+def _moved(x: Tensor, back: int, filler: float = 0) -> Tensor:
+    """(B,H,N,...): for each of N the one so many before it (or after, where negative)."""
+    if not back:
+        return x
+    count = x.shape[2]
+    gap = torch.full_like(x[:, :, : min(abs(back), count)], filler)
+    kept = x[:, :, : max(count - back, 0)] if back > 0 else x[:, :, min(-back, count) :]
+    return torch.cat((gap, kept) if back > 0 else (kept, gap), dim=2)
 
 
 def _with_ones(values: Tensor) -> Tensor:
@@ -326,23 +343,19 @@ class Favor(Kernel):
         keys = encoding.rotate_key(keys, positions, context)
         return self._favor(queries, keys, values, encoding.score_scale, self.causal, context.mask)
 
-    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
-        """Weights of all pairs (B,H,L,S) multiplied out, each row over a scale: of the numerator, of the normaliser.
-
-        What `attend` is without chunks and states, for `posenc check`: in memory of L x S. Alike where they are one.
-        """
+    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
+        """The weights of all pairs (B,H,L,S) multiplied out, each row over a scale: in memory of L x S."""
         positions = context.query_positions
         queries = encoding.rotate_query(queries, positions, context)
         keys = encoding.rotate_key(keys, positions, context)
-        found = self.hidden(self.pairs(queries, keys, encoding, context), context)
-        return found, found
+        return self.hidden(self.pairs(queries, keys, encoding, context), context)
 
     def plain(
         self, queries: Tensor, keys: Tensor, values: Tensor, encoding: Encoding, context: Context
     ) -> Tensor:  # fmt: skip
-        """What `attend` gives, by the weights of all pairs."""
-        above, below = self.weights(queries, keys, encoding, context)
-        return above @ values / below.sum(-1, keepdim=True)
+        """What `attend` gives without chunks and states, by the weights of all pairs, for `posenc check`."""
+        weights = self.weights(queries, keys, encoding, context)
+        return weights @ values / weights.sum(-1, keepdim=True)
 
     def pairs(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
         """f(q_i).f(k_j) of queries and keys as hooks left them."""

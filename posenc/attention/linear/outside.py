@@ -37,7 +37,7 @@ class Outside(Favor):
             rotate=rotate, throughout=self.throughout, logs=logs, rates=rates,
         )  # fmt: skip
 
-    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
+    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
         query, key = self.features(queries, keys, encoding, context)
         positions = context.query_positions
         turned_query = encoding.rotate_query(query, positions, context)
@@ -46,11 +46,13 @@ class Outside(Favor):
             rates = encoding.feature_decay(len(self.projection), context).to(query.dtype)
             places = torch.arange(context.keys, device=query.device)[:, None] * rates
             turned_query, turned_key = turned_query * places.exp(), turned_key * (-places).exp()
-        above = self.hidden(turned_query @ turned_key.transpose(-1, -2), context)
-        if not self.throughout:
-            return above, self.hidden(query @ key.transpose(-1, -2), context)
-        above = above * decays(encoding, context) if encoding.overrides("log_decay") else above
-        return above, above
+        return self.hidden(turned_query @ turned_key.transpose(-1, -2), context)
+
+    def plain(
+        self, queries: Tensor, keys: Tensor, values: Tensor, encoding: Encoding, context: Context
+    ) -> Tensor:  # fmt: skip
+        below = self.hidden(self.pairs(queries, keys, encoding, context), context)
+        return self.weights(queries, keys, encoding, context) @ values / below.sum(-1, keepdim=True)
 
 
 class Moved(Outside):
@@ -60,3 +62,8 @@ class Moved(Outside):
     """
 
     throughout = True
+    plain = Favor.plain
+
+    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
+        found = super().weights(queries, keys, encoding, context)
+        return found * decays(encoding, context) if encoding.overrides("log_decay") else found

@@ -36,10 +36,9 @@ class Relu(Favor):
                 both = query @ (key.transpose(-1, -2) @ favor._with_ones(values.to(dtype)))
             return (both[..., :-1] / both[..., -1:].clamp_min(LEAST)).to(queries.dtype)
 
-    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
+    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
         query, key = _rectified(queries, keys, encoding, context)
-        found = self.hidden(query @ key.transpose(-1, -2), context)
-        return found, found
+        return self.hidden(query @ key.transpose(-1, -2), context)
 
 
 def _rectified(queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> list[Tensor]:

@@ -39,7 +39,7 @@ def vectors_attention(
         query, keys, values = (x.flip(2) for x in (query, keys, values))
         mask = None if mask is None else mask.flip(1)
         other, others = (x.flip(2) for x in side(query, keys, values, mask, ahead, first=1))
-        both, powers = _sum([(both, powers), (other, others)])
+        both, powers = favor._together([(both, powers), (other, others)])
     for found in favor._counting:
         found.add(both[..., -1:], powers[..., None] > HIDDEN)
     return favor._divide(both[..., :-1], both[..., -1:])
@@ -57,28 +57,13 @@ def _behind(
     for back in range(first, clip + 1):  # the last stands for all that is further away
         row = clip - back
         key, exponents = key_features((keys + tables[0][:, row, None]) * math.sqrt(scale), projection, mask)
-        ones = _back(favor._with_ones(values + tables[1][:, row, None]), back)
-        key, exponents = _back(key, back), _back(exponents[..., None], back, HIDDEN)[..., 0]
+        ones = favor._moved(favor._with_ones(values + tables[1][:, row, None]), back)
+        key, exponents = favor._moved(key, back), favor._moved(exponents[..., None], back, HIDDEN)[..., 0]
         if back == clip:
             found.append(favor._causal(query, key, query, key, ones[..., :-1], exponents, chunk, None))
         else:
             found.append(((query * key).sum(-1, keepdim=True) * ones, exponents))
-    return _sum(found)
-
-
-def _sum(found: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Several of the same rows, each over a power of two of its own, brought to the largest of each row."""
-    largest = torch.stack([powers for _, powers in found]).amax(0)
-    parts = [both * power_of_two(powers - largest, both.dtype)[..., None] for both, powers in found]
-    return torch.stack(parts).sum(0), largest
-
-
-def _back(x: Tensor, count: int, filler: float = 0) -> Tensor:
-    """x (B,H,L,any): for each token the one so many before it."""
-    if not count:
-        return x
-    kept = x[:, :, : max(x.shape[2] - count, 0)]
-    return torch.nn.functional.pad(kept, (0, 0, x.shape[2] - kept.shape[2], 0), value=filler)
+    return favor._together(found)
 
 
 def _rows(length: int, table: Tensor) -> Tensor:
@@ -101,7 +86,7 @@ class Vectors(Favor):
             )  # fmt: skip
         return heads.to(queries.dtype)
 
-    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
+    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
         table, _ = self._tables(encoding, context)
         rows = _rows(context.keys, table)
         moved = (keys[:, :, None] + table.to(keys.dtype)[:, rows]).flatten(2, 3)  # a key for each pair
@@ -110,13 +95,12 @@ class Vectors(Favor):
         features, exponents = key_features(moved * root, projection, mask)
         features = features * power_of_two(exponents - exponents.amax(-1, keepdim=True), features.dtype)[..., None]
         query = query_features(queries * root, projection)
-        found = self.hidden(torch.einsum("bhlm,bhlsm->bhls", query, features.unflatten(2, rows.shape)), context)
-        return found, found
+        return self.hidden(torch.einsum("bhlm,bhlsm->bhls", query, features.unflatten(2, rows.shape)), context)
 
     def plain(
         self, queries: Tensor, keys: Tensor, values: Tensor, encoding: Encoding, context: Context
     ) -> Tensor:  # fmt: skip
-        weights, _ = self.weights(queries, keys, encoding, context)
+        weights = self.weights(queries, keys, encoding, context)
         _, table = self._tables(encoding, context)
         moved = values[:, :, None] + table.to(values.dtype)[:, _rows(context.keys, table)]
         return (weights[..., None] * moved).sum(-2) / weights.sum(-1, keepdim=True)

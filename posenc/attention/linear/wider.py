@@ -25,9 +25,8 @@ class Wider(Favor):
         queries, keys = self._widened(queries, keys, encoding, context)
         return self._favor(queries, keys, values, encoding.score_scale, self.causal, context.mask)
 
-    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
-        found = self.hidden(self.pairs(*self._widened(queries, keys, encoding, context), encoding, context), context)
-        return found, found
+    def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
+        return self.hidden(self.pairs(*self._widened(queries, keys, encoding, context), encoding, context), context)
 
     def _widened(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> tuple[Tensor, Tensor]:
         positions = context.query_positions
