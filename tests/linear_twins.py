@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from posenc.attention.linear.favor import orthogonal_features
+from posenc.attention.linear.favor import favor_attention, orthogonal_features
+from posenc.attention.linear.scales import Rows
 
 FEATURES, WIDTH, HEADS = 32, 16, 3
 
@@ -19,6 +21,19 @@ def drawn(length: int, norm: float, seed: int = 0) -> tuple[dict[str, Tensor], t
     queries, keys = (norm * x / x.norm(dim=-1, keepdim=True) for x in (queries, keys))
     features = orthogonal_features(FEATURES, WIDTH, generator)
     return {"queries": queries, "keys": keys, "values": values, "features": features}, generator
+
+
+def favor(
+    queries: Tensor, keys: Tensor, values: Tensor, projection: Tensor, *, scale: float, causal: bool,
+    mask: Tensor | None = None, chunk: int = 64, **more: Any,
+) -> Tensor:  # fmt: skip
+    """FAVOR+ of rows that hold one example each."""
+    given = {"scale": scale, "rows": rows(causal, chunk, mask), **more}
+    return favor_attention(queries, keys, values, projection, **given)
+
+
+def rows(causal: bool, chunk: int = 64, mask: Tensor | None = None) -> Rows:
+    return Rows(causal=causal, chunk=chunk, mask=mask)
 
 
 def log_weights(x: dict[str, Tensor]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,11 @@ from posenc.api.encoding import Encoding
 
 
 class LayerCache:
-    """Keys and values that one layer has seen, for cached decoding. Raw keys serve `score_bias`.
+    """What one layer keeps between steps of cached decoding.
 
     Attributes:
-        parts: keys, raw keys and values (B,H,S,K) of self-attention. memory: keys and values of cross-attention.
+        parts: of self-attention: of softmax attention keys, raw keys (which serve `score_bias`) and values (B,H,S,K);
+            of linear attention what its kernel keeps, each (B,...). memory: keys and values of cross-attention.
     """
 
     def __init__(self) -> None:
@@ -55,23 +57,29 @@ class Memory:
 
     Attributes:
         mask: (B,S) bool, True at its real tokens; None where all are.
-        seen: (B,1,1 or L,S) bool, what each of the L queries may see of it; None where all of it.
+        segments: (B,L) and (B,S) int, of queries and of its tokens, in packed rows: a query sees what has its own.
     """
 
     states: Tensor
     mask: Tensor | None = None
-    seen: Tensor | None = None
+    segments: tuple[Tensor, Tensor] | None = None
+
+    @cached_property
+    def seen(self) -> Tensor | None:
+        """Which of its tokens each query may see, (B,1,1 or L,S) bool; None where it may see all.
+
+        A query that has nothing to see (its source is nothing but padding, or it stands at the unused end of a packed
+        row) sees all, so that no row is empty: its output is never used.
+        """
+        seen = None if self.mask is None else self.mask[:, None, None]
+        if self.segments is not None:
+            own = (self.segments[0][:, :, None] == self.segments[1][:, None, :])[:, None]
+            seen = own if seen is None else seen & own
+        return seen if seen is None else seen | ~seen.any(dim=-1, keepdim=True)
 
 
 class Kernel(nn.Module):
-    """A form of attention. It has no parameters; one serves one layer.
-
-    Attributes:
-        packed: it can keep the examples of a packed row apart. cached: it can decode with cached keys.
-    """
-
-    packed = False
-    cached = False
+    """A form of attention. It has no parameters; one serves one layer."""
 
     def attend(
         self, queries: Tensor, keys: Tensor, values: Tensor, encoding: Encoding, context: Context,

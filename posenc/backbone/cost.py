@@ -55,6 +55,7 @@ def forward(
     rows: torch.Tensor,
     widths: torch.Tensor,
     read: torch.Tensor,
+    packed: bool = False,
 ) -> torch.Tensor:
     """FLOPs (P,) float64 of forward passes: of matrix products and attention, as torch.utils.flop_counter counts them
     (a multiply-add is two); element-wise work is not counted. Training takes about three times the forward pass.
@@ -66,13 +67,15 @@ def forward(
     Args:
         rows: (P,) int64 of a pass. widths: (P,stacks) int64 of its rows, encoder first, padding included.
         read: (P,) hidden states that the output layer reads.
+        packed: rows hold several examples, which a Performer keeps apart by other sums.
 
     Raises:
         NotPossibleError: the encoding cannot serve this backbone. FaultyPluginError: one of its hooks fails.
     """
     samples, batch = _samples(backbone, widths), int(rows.median())
     chosen = tuple(tuple(int(width) for width in sample) for sample in samples)
-    counted, of_head = _counted(backbone, encoding, max_length, batch, chosen)
+    apart = packed and backbone.attention == "performer"
+    counted, of_head = _counted(backbone, encoding, max_length, batch, chosen, apart)
     terms = _terms(backbone, samples)
     scale = terms.abs().amax(dim=0).clamp_min(1)
     each_row = torch.tensor(counted, dtype=torch.float64) / batch
@@ -114,8 +117,9 @@ def _terms(backbone: BackboneConfig, widths: torch.Tensor) -> torch.Tensor:
 
 @lru_cache(maxsize=256)
 def _counted(
-    backbone: BackboneConfig, encoding: str, max_length: int, rows: int, widths: tuple[tuple[int, ...], ...]
-) -> tuple[list[int], int]:
+    backbone: BackboneConfig, encoding: str, max_length: int, rows: int, widths: tuple[tuple[int, ...], ...],
+    packed: bool,
+) -> tuple[list[int], int]:  # fmt: skip
     """FLOPs of a pass of `rows` through the stacks for each of some widths, and of the output layer for each hidden
     state that it reads.
     """
@@ -124,7 +128,7 @@ def _counted(
         tokens = [torch.zeros(rows, width, dtype=torch.long, device="meta") for width in sizes]
         try:
             with FlopCounterMode(display=False) as counter:
-                _pass(model, tokens)
+                _pass(model, tokens, packed)
         except PosencError:
             raise
         except Exception as error:  # a plug-in's hook, most likely one that reads a tensor's values
@@ -141,11 +145,14 @@ def _counted(
     return found, counter.get_total_flops()
 
 
-def _pass(model: Transformer, tokens: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The hidden states of the last stack."""
+def _pass(model: Transformer, tokens: Sequence[torch.Tensor], packed: bool = False) -> torch.Tensor:
+    """The hidden states of the last stack; packed: rows say that they hold several examples."""
+    segments = [part if packed else None for part in tokens]
     with uncompiled(), torch.device("meta"), torch.no_grad():
-        hidden = model.hidden(tokens[0])
-        return model.decode(tokens[1], hidden) if model.config.form == "encoder-decoder" else hidden
+        hidden = model.hidden(tokens[0], segments=segments[0])
+        if model.config.form != "encoder-decoder":
+            return hidden
+        return model.decode(tokens[1], hidden, segments=segments[1], memory_segments=segments[0])
 
 
 def _shape_at_fault(model: Transformer, tokens: Sequence[torch.Tensor]) -> str | None:

@@ -12,7 +12,6 @@ from torch.nn import functional
 from posenc.api.encoding import Context, Encoding, prepare
 from posenc.attention import linear
 from posenc.attention.kernel import DecodingCache, Kernel, LayerCache, Memory
-from posenc.attention.softmax.biases import visible_memory
 from posenc.attention.softmax.kernel import Softmax
 from posenc.backbone.compilation import compiled
 from posenc.backbone.config import BackboneConfig
@@ -145,8 +144,6 @@ class EncodedStack(nn.Module):
         self.layers = nn.ModuleList(
             Layer(config, encoding.at(n), causal=causal, cross=cross, backend=backend) for n in range(config.layers)
         )
-        kernels = [layer.get_submodule("attention.kernel") for layer in self.layers]
-        self.packed, self.cached = (all(getattr(kernel, can) for kernel in kernels) for can in ("packed", "cached"))
         self.final_norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.generator: torch.Generator | None = None
@@ -179,8 +176,6 @@ class EncodedStack(nn.Module):
         With a cache, x holds the tokens after those already seen, and mask and segments cover all of them. Packed rows
         with a memory (B,S,D) need its segments (B,S): a token sees of it only what has the segment that it has itself.
         """
-        if (segments is not None and not self.packed) or (cache is not None and not self.cached):
-            raise NotPossibleError("not built: packed rows and cached decoding with a Performer")
         if memory is not None and (segments is None) != (memory_segments is None):
             raise NotPossibleError("not possible: packed rows of one stack, and rows of the other that are not packed")
         if cache is not None and not self.encoding.cached_decoding:
@@ -202,8 +197,10 @@ class EncodedStack(nn.Module):
         )
         source = None
         if memory is not None:
-            asking = None if segments is None else segments[:, context.offset :]
-            source = Memory(memory, memory_mask, visible_memory(memory_mask, asking, memory_segments))
+            pair = None
+            if segments is not None and memory_segments is not None:
+                pair = (segments[:, context.offset :], memory_segments)
+            source = Memory(memory, memory_mask, pair)
         x = self.dropout(self.encoding.embed(x, context.query_positions, context))
         for index, layer in enumerate(self.layers):
             encoding = self.encoding.at(index)

@@ -61,8 +61,9 @@ class Work:
         asked = (settings.backbone, settings.encoding_name, settings.max_length)
         if not self.times.any():
             return 0.0
-        shapes = (torch.from_numpy(array) for array in (self.rows, self.widths, self.read))
-        return float(cost.forward(*asked, *shapes).numpy() @ self.times)
+        rows, widths, read = (torch.from_numpy(array) for array in (self.rows, self.widths, self.read))
+        flops = cost.forward(*asked, rows, widths, read, packed=settings.training.packed)
+        return float(flops.numpy() @ self.times)
 
 
 def fixed(settings: Settings, estimate: str = "") -> Work:

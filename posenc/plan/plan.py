@@ -349,8 +349,6 @@ def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
         backend = backend_taken(
             task.backbone, encoding["name"], max_length, runtime.backend, runtime.device, precision=runtime.precision
         )
-        if task.training.packed and task.backbone.attention == "performer":
-            raise NotPossibleError("not built: training.packed with a Performer")
         if parent:
             _require_fit(one, parent, max_length)
     except (NotPossibleError, PluginError) as error:

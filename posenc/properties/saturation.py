@@ -9,7 +9,7 @@ from torch import Tensor
 
 from posenc.api.encoding import Context, Encoding
 from posenc.attention import linear
-from posenc.attention.linear.favor import counting
+from posenc.attention.linear.division import counting
 from posenc.properties.hooks import hook_context
 from posenc.properties.subject import Outcome, Subject, parts_of
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from posenc.api.blame import blamed
 from posenc.api.objective import Objective, Scored
-from posenc.attention.linear.favor import counting
+from posenc.attention.linear.division import counting
 from posenc.backbone.transformer import Transformer
 from posenc.common.errors import NotPossibleError, PosencError
 from posenc.config.task import RuntimeConfig

@@ -8,11 +8,10 @@ import linear_twins
 import pytest
 import torch
 from goldens import context_of, made
-from linear_twins import HEADS, WIDTH, assert_no_later_token_is_read, log_weights
+from linear_twins import HEADS, WIDTH, assert_no_later_token_is_read, favor, log_weights
 from torch import Tensor
 
 from posenc.attention.linear.band import band_attention
-from posenc.attention.linear.favor import favor_attention
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,7 +28,7 @@ def drawn(length: int, norm: float) -> dict[str, Tensor]:
 
 def attended(x: dict[str, Tensor], causal: bool, dtype: torch.dtype = torch.float64, **more: Any) -> Tensor:
     given = (x[name].to(dtype) for name in ("queries", "keys", "values", "features", "biases"))
-    return band_attention(*given, scale=WIDTH**-0.5, causal=causal, **more)
+    return band_attention(*given, scale=WIDTH**-0.5, rows=linear_twins.rows(causal, **more))
 
 
 def twin(x: dict[str, Tensor], causal: bool) -> Tensor:
@@ -83,7 +82,7 @@ def test_without_biases_it_is_plain_linear_attention() -> None:
     x = drawn(50, 4.0)
     x["biases"] = torch.zeros(HEADS, 2 * FAR + 1, dtype=torch.float64)
     for causal in (True, False):
-        plain = favor_attention(x["queries"], x["keys"], x["values"], x["features"], scale=WIDTH**-0.5, causal=causal)
+        plain = favor(x["queries"], x["keys"], x["values"], x["features"], scale=WIDTH**-0.5, causal=causal)
         torch.testing.assert_close(attended(x, causal, chunk=8), plain, atol=1e-12, rtol=0)
 
 

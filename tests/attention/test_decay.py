@@ -7,10 +7,8 @@ from typing import Any
 import linear_twins
 import pytest
 import torch
-from linear_twins import HEADS, WIDTH, assert_no_later_token_is_read, log_weights
+from linear_twins import HEADS, WIDTH, assert_no_later_token_is_read, favor, log_weights
 from torch import Tensor
-
-from posenc.attention.linear.favor import favor_attention
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,7 +26,7 @@ def drawn(length: int, norm: float) -> dict[str, Tensor]:
 
 def attended(x: dict[str, Tensor], kind: str, causal: bool, dtype: torch.dtype = torch.float64, **more: Any) -> Tensor:
     given = (x[name].to(dtype) for name in ("queries", "keys", "values", "features"))
-    return favor_attention(*given, scale=WIDTH**-0.5, causal=causal, logs=x[kind].to(dtype), **more)
+    return favor(*given, scale=WIDTH**-0.5, causal=causal, logs=x[kind].to(dtype), **more)
 
 
 def twin(x: dict[str, Tensor], kind: str, causal: bool, mask: Tensor | None = None) -> Tensor:
@@ -96,5 +94,5 @@ def test_without_a_decay_it_is_plain_linear_attention() -> None:
     x = drawn(50, 4.0)
     x["none"] = torch.zeros(1, HEADS, 50, dtype=torch.float64)
     for causal in (True, False):
-        plain = favor_attention(x["queries"], x["keys"], x["values"], x["features"], scale=WIDTH**-0.5, causal=causal)
+        plain = favor(x["queries"], x["keys"], x["values"], x["features"], scale=WIDTH**-0.5, causal=causal)
         torch.testing.assert_close(attended(x, "none", causal, chunk=8), plain, atol=1e-12, rtol=0)

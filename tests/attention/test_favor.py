@@ -9,11 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from linear_twins import favor
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from posenc.attention.linear.favor import favor_attention, orthogonal_features, power_of_two
+from posenc.attention.linear.favor import orthogonal_features
+from posenc.attention.linear.scales import power_of_two
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
 
@@ -62,7 +64,7 @@ def naive(
 def test_favor_is_the_quadratic_formula_for_any_chunk(length: int, chunk: int, causal: bool) -> None:
     q, k, v = randn(2, 3, length, 8, seed=1), randn(2, 3, length, 8, seed=2), randn(2, 3, length, 5, seed=3)
     w = features(12, 8)
-    got = favor_attention(q, k, v, w, scale=8**-0.5, causal=causal, chunk=chunk)
+    got = favor(q, k, v, w, scale=8**-0.5, causal=causal, chunk=chunk)
     torch.testing.assert_close(got, naive(q, k, v, w, 8**-0.5, causal), atol=1e-12, rtol=1e-12)
 
 
@@ -79,13 +81,13 @@ def test_favor_is_the_quadratic_formula_for_any_shape(
 ) -> None:
     q, k, v = (randn(1, 2, length, 6, seed=seed + n) * size for n in range(3))
     w = features(count, 6, seed)
-    got = favor_attention(q, k, v, w, scale=0.5, causal=causal, chunk=chunk)
+    got = favor(q, k, v, w, scale=0.5, causal=causal, chunk=chunk)
     torch.testing.assert_close(got, naive(q, k, v, w, 0.5, causal), atol=1e-10, rtol=1e-10)
 
 
 def test_queries_may_be_fewer_than_keys_in_cross_attention() -> None:
     q, k, v, w = randn(2, 2, 3, 8, seed=1), randn(2, 2, 11, 8, seed=2), randn(2, 2, 11, 8, seed=3), features(12, 8)
-    got = favor_attention(q, k, v, w, scale=0.3, causal=False)
+    got = favor(q, k, v, w, scale=0.3, causal=False)
     torch.testing.assert_close(got, naive(q, k, v, w, 0.3, False), atol=1e-12, rtol=1e-12)
 
 
@@ -96,9 +98,9 @@ def test_gradients_are_those_of_the_quadratic_formula(causal: bool, padded: bool
     mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 0, 0, 0]]).bool() if padded else None
     w, out = features(12, 8), []
     target = randn(2, 2, 9, 8, seed=9)
-    for function in (favor_attention, naive):
+    for function in (favor, naive):
         q, k, v = (randn(2, 2, 9, 8, seed=seed).requires_grad_() for seed in (1, 2, 3))
-        more: dict[str, Any] = {"chunk": 4} if function is favor_attention else {}
+        more: dict[str, Any] = {"chunk": 4} if function is favor else {}
         result = function(q, k, v, w, scale=8**-0.5, causal=causal, mask=mask, **more)
         keep = torch.ones(2, 9).bool() if mask is None else mask
         ((result - target).transpose(1, 2)[keep] ** 2).sum().backward()
@@ -114,7 +116,7 @@ def test_gradients_are_those_of_the_quadratic_formula(causal: bool, padded: bool
 def test_lower_precisions_agree_with_the_formula(dtype: torch.dtype, causal: bool) -> None:
     q, k, v = (randn(2, 2, 30, 8, seed=seed).to(dtype) for seed in (1, 2, 3))
     w = features(16, 8)
-    got = favor_attention(q, k, v, w, scale=8**-0.5, causal=causal, chunk=8)
+    got = favor(q, k, v, w, scale=8**-0.5, causal=causal, chunk=8)
     assert got.dtype == torch.float32, "features are never in bf16"
     expected = naive(q.double(), k.double(), v.double(), w, 8**-0.5, causal)
     torch.testing.assert_close(got.double(), expected, atol=2e-5, rtol=1e-4)
@@ -128,12 +130,12 @@ def test_lower_precisions_agree_with_the_formula(dtype: torch.dtype, causal: boo
 def test_no_later_key_or_value_moves_an_earlier_output_in_the_last_bit(factor: float, chunk: int) -> None:
     q, k, v = (randn(2, 2, 37, 8, seed=seed) for seed in (1, 2, 3))
     w = features(16, 8)
-    before = favor_attention(q, k, v, w, scale=8**-0.5, causal=True, chunk=chunk)
+    before = favor(q, k, v, w, scale=8**-0.5, causal=True, chunk=chunk)
     for t in (1, 3, 4, 15, 16, 17, 31, 36):
         changed = [x.clone() for x in (q, k, v)]
         for x in changed:
             x[:, :, t] *= factor
-        after = favor_attention(*changed, w, scale=8**-0.5, causal=True, chunk=chunk)
+        after = favor(*changed, w, scale=8**-0.5, causal=True, chunk=chunk)
         assert torch.equal(before[:, :, :t], after[:, :, :t]), t
         assert not torch.equal(before[:, :, t:], after[:, :, t:])
 
@@ -144,10 +146,10 @@ def test_no_later_key_of_any_size_moves_an_earlier_output_in_the_last_bit(
 ) -> None:
     q, k, v = (randn(1, 1, 30, 8, seed=seed + n) for n in range(3))
     w = features(16, 8)
-    before = favor_attention(q, k, v, w, scale=8**-0.5, causal=True, chunk=chunk)
+    before = favor(q, k, v, w, scale=8**-0.5, causal=True, chunk=chunk)
     k[:, :, t:] *= 10**power
     v[:, :, t:] *= 10**power
-    after = favor_attention(q, k, v, w, scale=8**-0.5, causal=True, chunk=chunk)
+    after = favor(q, k, v, w, scale=8**-0.5, causal=True, chunk=chunk)
     assert torch.equal(before[:, :, :t], after[:, :, :t])
 
 
@@ -168,7 +170,7 @@ def extreme_inputs(size: float) -> list[tuple[Tensor, Tensor]]:
 def test_keys_and_queries_of_extreme_norms_give_finite_outputs_in_float32(size: float, causal: bool) -> None:
     v, w = randn(1, 2, 128, 16, seed=3, dtype=torch.float32), features(32, 16)
     for q, k in extreme_inputs(size):
-        out = favor_attention(q, k, v, w, scale=0.25, causal=causal, chunk=16)
+        out = favor(q, k, v, w, scale=0.25, causal=causal, chunk=16)
         assert out.isfinite().all()
         assert out.abs().max() <= 1.001 * v.abs().max(), "a mean of values is no larger than they are"
 
@@ -179,7 +181,7 @@ def test_keys_and_queries_of_extreme_norms_give_finite_gradients_in_float32(size
     w = features(32, 16)
     for q, k in extreme_inputs(size):
         inputs = [x.clone().requires_grad_() for x in (q, k, randn(1, 2, 128, 16, seed=3, dtype=torch.float32))]
-        favor_attention(*inputs, w, scale=0.25, causal=causal, chunk=16).square().sum().backward()
+        favor(*inputs, w, scale=0.25, causal=causal, chunk=16).square().sum().backward()
         for x in inputs:
             assert x.grad is not None and x.grad.isfinite().all()
 
@@ -189,7 +191,7 @@ def test_keys_and_queries_of_extreme_norms_give_finite_gradients_in_float32(size
 def test_outputs_of_long_keys_are_still_means_of_values(size: float, causal: bool) -> None:
     """Weights are positive and sum to 1: with values of 1 every output is 1, whatever the norms."""
     q, k = randn(1, 2, 40, 16, seed=1), randn(1, 2, 40, 16, seed=2) * size
-    out = favor_attention(q, k, torch.ones_like(k), features(32, 16), scale=0.25, causal=causal, chunk=16)
+    out = favor(q, k, torch.ones_like(k), features(32, 16), scale=0.25, causal=causal, chunk=16)
     torch.testing.assert_close(out, torch.ones_like(out), atol=1e-9, rtol=0)
 
 
@@ -204,7 +206,7 @@ def test_long_keys_agree_with_the_formula_in_logarithms(causal: bool) -> None:
     pairs = (logs_q[:, :, :, None] + logs_k[:, :, None]).logsumexp(-1)
     if causal:
         pairs = pairs.masked_fill(torch.ones(20, 20).triu(1).bool(), -torch.inf)
-    got = favor_attention(q, k, v, w, scale=scale, causal=causal, chunk=6)
+    got = favor(q, k, v, w, scale=scale, causal=causal, chunk=6)
     torch.testing.assert_close(got, pairs.softmax(-1) @ v, atol=1e-9, rtol=1e-9)
 
 
@@ -221,14 +223,14 @@ def test_padding_is_out_of_the_numerator_and_the_denominator(side: str, causal: 
     mask = torch.zeros(2, 15).bool()
     mask[:, left : 15 - right] = True
     real = slice(left, 15 - right)
-    alone = favor_attention(q[:, :, real], k[:, :, real], v[:, :, real], w, scale=0.35, causal=causal, chunk=chunk)
+    alone = favor(q[:, :, real], k[:, :, real], v[:, :, real], w, scale=0.35, causal=causal, chunk=chunk)
     torch.testing.assert_close(alone, naive(q[:, :, real], k[:, :, real], v[:, :, real], w, 0.35, causal))
-    padded = favor_attention(q, k, v, w, scale=0.35, causal=causal, mask=mask, chunk=chunk)
+    padded = favor(q, k, v, w, scale=0.35, causal=causal, mask=mask, chunk=chunk)
     assert padded.isfinite().all()
     torch.testing.assert_close(padded[:, :, real], alone, atol=1e-12, rtol=0)
     k[:, :, ~mask[0]] *= 1000
     v[:, :, ~mask[0]] *= -1000
-    other = favor_attention(q, k, v, w, scale=0.35, causal=causal, mask=mask, chunk=chunk)
+    other = favor(q, k, v, w, scale=0.35, causal=causal, mask=mask, chunk=chunk)
     assert torch.equal(other[:, :, real], padded[:, :, real])
 
 
@@ -242,9 +244,9 @@ def test_padding_sets_no_scale_for_real_keys_that_are_far_longer(causal: bool, c
     mask[:, 4:10] = True
     k[:, :, ~mask[0]] = 0
     real = slice(4, 10)
-    alone = favor_attention(q[:, :, real], k[:, :, real], v[:, :, real], w, scale=0.35, causal=causal, chunk=chunk)
+    alone = favor(q[:, :, real], k[:, :, real], v[:, :, real], w, scale=0.35, causal=causal, chunk=chunk)
     assert alone.abs().amax(-1).min() > 0
-    padded = favor_attention(q, k, v, w, scale=0.35, causal=causal, mask=mask, chunk=chunk)
+    padded = favor(q, k, v, w, scale=0.35, causal=causal, mask=mask, chunk=chunk)
     torch.testing.assert_close(padded[:, :, real], alone, atol=1e-12, rtol=0)
 
 
@@ -252,7 +254,7 @@ def test_padding_sets_no_scale_for_real_keys_that_are_far_longer(causal: bool, c
 def test_rows_at_left_padding_see_no_later_key_either(chunk: int) -> None:
     q, k, v = (randn(1, 2, 15, 8, seed=seed) for seed in (1, 2, 3))
     mask = torch.arange(15)[None] >= 5
-    out = favor_attention(q, k, v, features(12, 8), scale=0.35, causal=True, mask=mask, chunk=chunk)
+    out = favor(q, k, v, features(12, 8), scale=0.35, causal=True, mask=mask, chunk=chunk)
     assert torch.equal(out[:, :, :5], torch.zeros(1, 2, 5, 8, dtype=torch.float64))
 
 
@@ -281,9 +283,7 @@ def test_the_error_to_softmax_attention_falls_as_one_over_the_root_of_the_featur
     errors = []
     for count in (16, 64, 256, 1024):
         squares = [
-            (favor_attention(q, k, v, features(count, 8, seed), scale=8**-0.5, causal=causal, chunk=8) - exact)
-            .square()
-            .mean()
+            (favor(q, k, v, features(count, 8, seed), scale=8**-0.5, causal=causal, chunk=8) - exact).square().mean()
             for seed in range(15)
         ]
         errors.append(torch.stack(squares).mean().sqrt().item())
@@ -391,7 +391,7 @@ def test_the_largest_tensor_grows_linearly_with_the_length_forward_and_backward(
             return tensor
 
         with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            out = favor_attention(q, k, v, features(16, 8), scale=0.3, causal=causal, mask=mask, chunk=32)
+            out = favor(q, k, v, features(16, 8), scale=0.3, causal=causal, mask=mask, chunk=32)
             out.sum().backward()
         sizes.append(largest.elements)
         saved.append(sum(kept))

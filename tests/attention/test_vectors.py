@@ -30,7 +30,9 @@ def attended(x: dict[str, Tensor], causal: bool, dtype: torch.dtype = torch.floa
     q, k, v, w, *tables = (
         x[name].to(dtype) for name in ("queries", "keys", "values", "features", "by_key", "by_value")
     )
-    return vectors_attention(q, k, v, w, (tables[0], tables[1]), scale=WIDTH**-0.5, causal=causal, **more)
+    return vectors_attention(
+        q, k, v, w, (tables[0], tables[1]), scale=WIDTH**-0.5, rows=linear_twins.rows(causal, **more)
+    )
 
 
 def twin(x: dict[str, Tensor], causal: bool, mask: Tensor | None = None) -> Tensor:

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from linear_twins import favor
 
 from posenc.api import registry
 from posenc.api.encoding import Context, prepare
 from posenc.api.stack import Stack
-from posenc.attention.linear.favor import favor_attention, orthogonal_features
+from posenc.attention.linear.favor import orthogonal_features
 from posenc.attention.softmax.biases import score_table
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.layers import Attention, kernel_for
@@ -108,7 +109,7 @@ def test_favor(benchmark: Any, causal: bool, length: int) -> None:
     w = orthogonal_features(128, STACK.head_width, torch.Generator().manual_seed(0)).float()
 
     def run() -> torch.Tensor:
-        out = favor_attention(x, x, x, w, scale=0.125, causal=causal, chunk=128)
+        out = favor(x, x, x, w, scale=0.125, causal=causal, chunk=128)
         return torch.autograd.grad(out.square().mean(), x)[0]
 
     assert benchmark(run).isfinite().all()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from linear_twins import favor
 
-from posenc.attention.linear.favor import favor_attention, orthogonal_features
+from posenc.attention.linear.favor import orthogonal_features
 
 peer = pytest.importorskip(
     "performer_pytorch.performer_pytorch", reason="the peer performer-pytorch is not installed: nox -s oracles"
@@ -20,7 +21,7 @@ def test_favor_is_performer_pytorchs_without_its_epsilons(fresh_seed: int, causa
     features = orthogonal_features(24, 8, generator)
     given = [torch.randn(2, 3, length, 8, generator=generator, dtype=torch.float64) for _ in range(3)]
     mine, theirs = ([x.clone().requires_grad_() for x in given] for _ in range(2))
-    one = favor_attention(*mine, features, scale=8**-0.5, causal=causal, chunk=16)
+    one = favor(*mine, features, scale=8**-0.5, causal=causal, chunk=16)
     query, key = (
         peer.softmax_kernel(x, projection_matrix=features, is_query=is_query, eps=0.0)
         for x, is_query in zip(theirs[:2], (True, False), strict=True)

@@ -131,9 +131,10 @@ def test_each_linear_form_by_a_few_widths(encoding: str, form: Any) -> None:
         torch.testing.assert_close(found[::12], exact, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("attention", ["softmax", "performer"])
 @pytest.mark.parametrize("task", ["multi30k", "glue/mrpc"])
-def test_packed_rows_are_counted_as_they_are_packed(task: str) -> None:
-    cell = cell_of(task, training__packed=True, training__accumulate=2)
+def test_packed_rows_are_counted_as_they_are_packed(task: str, attention: str) -> None:
+    cell = cell_of(task, training__packed=True, training__accumulate=2, backbone__attention=attention)
     assert_alike(cost.Costs(None).work(cell), cell)
 
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from linear_twins import favor
 from torch import Tensor
 
 from posenc.api.encoding import Context
 from posenc.api.objective import Scored
-from posenc.attention.linear.favor import counting, favor_attention, orthogonal_features
+from posenc.attention.linear.division import counting
+from posenc.attention.linear.favor import orthogonal_features
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
 from posenc.config.task import RuntimeConfig
@@ -29,8 +31,8 @@ def attended(norm: float, causal: bool, mask: Tensor | None = None, length: int 
     given = {"scale": 0.25, "causal": causal, "mask": mask, "chunk": 16}
     w = orthogonal_features(64, 16, generator)
     with counting() as found:
-        low = favor_attention(q, k, v, w, **given)
-    return low.double(), favor_attention(q.double(), k.double(), v.double(), w, **given), found
+        low = favor(q, k, v, w, **given)
+    return low.double(), favor(q.double(), k.double(), v.double(), w, **given), found
 
 
 @BOTH_WAYS

@@ -21,8 +21,8 @@ class Decay(Favor):
         self, queries: Tensor, keys: Tensor, values: Tensor, encoding: Encoding, context: Context,
         cache: LayerCache | None = None,
     ) -> Tensor:  # fmt: skip
-        logs = encoding.log_decay(context)
-        return self._favor(queries, keys, values, encoding.score_scale, self.causal, context.mask, logs=logs)
+        logs = encoding.log_decay(context)[..., -queries.shape[2] :]
+        return self._favor(queries, keys, values, encoding, context, cache, logs=logs)
 
     def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
         return self.hidden(self.pairs(queries, keys, encoding, context) * decays(encoding, context), context)

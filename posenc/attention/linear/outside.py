@@ -28,13 +28,13 @@ class Outside(Favor):
             return encoding.rotate_query(query, positions, context), encoding.rotate_key(key, positions, context)
 
         decays = self.throughout and encoding.overrides("log_decay")
-        logs = encoding.log_decay(context) if decays else None
+        logs = encoding.log_decay(context)[..., -queries.shape[2] :] if decays else None
         rates = None
         if encoding.overrides("feature_decay"):
             rates = encoding.feature_decay(len(self.projection), context)
         return self._favor(
-            queries, keys, values, encoding.score_scale, self.causal, context.mask,
-            rotate=rotate, throughout=self.throughout, logs=logs, rates=rates,
+            queries, keys, values, encoding, context, cache, rotate=rotate, throughout=self.throughout, logs=logs,
+            rates=rates,
         )  # fmt: skip
 
     def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:

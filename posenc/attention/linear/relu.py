@@ -9,8 +9,9 @@ from posenc.api.context import Context
 from posenc.api.encoding import Encoding
 from posenc.api.precision import without_autocast
 from posenc.attention.kernel import LayerCache
-from posenc.attention.linear import favor
-from posenc.attention.linear.favor import HIDDEN, Favor
+from posenc.attention.linear import states
+from posenc.attention.linear.favor import Favor
+from posenc.attention.linear.scales import HIDDEN
 
 LEAST = 1e-6
 """What the sum of a row's weights counts as at the least, as in cosFormer's code."""
@@ -27,13 +28,11 @@ class Relu(Favor):
             dtype = torch.promote_types(values.dtype, torch.float32)
             query, key = _rectified(queries.to(dtype), keys.to(dtype), encoding, context)
             exponents = torch.zeros(key.shape[:3], dtype=torch.int32, device=key.device)
-            if context.mask is not None:
-                hidden = ~context.mask[:, None, :]
+            rows = self.rows(context)
+            if rows.mask is not None:
+                hidden = ~rows.mask[:, None, :]
                 key, exponents = key.masked_fill(hidden[..., None], 0.0), exponents.masked_fill(hidden, HIDDEN)
-            if self.causal:
-                both, _ = favor._causal(query, key, query, key, values.to(dtype), exponents, self.chunk, None)
-            else:
-                both = query @ (key.transpose(-1, -2) @ favor._with_ones(values.to(dtype)))
+            both, _ = states.attended(query, key, values.to(dtype), exponents, rows, cache=cache)
             return (both[..., :-1] / both[..., -1:].clamp_min(LEAST)).to(queries.dtype)
 
     def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
@@ -43,6 +42,6 @@ class Relu(Favor):
 
 def _rectified(queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> list[Tensor]:
     """Rectified, and all channels times all of the position's: (B,H,L,K E) and (B,H,S,K E)."""
-    places = encoding.position_vectors(context)
-    sides = zip((queries, keys), places, strict=True)
+    asking, asked = encoding.position_vectors(context)
+    sides = ((queries, asking), (keys, asked[..., -keys.shape[2] :, :]))  # the new keys alone
     return [(x.relu()[..., None] * y.to(x.dtype)[..., None, :]).flatten(-2) for x, y in sides]

@@ -16,54 +16,64 @@ from posenc.api.context import Context
 from posenc.api.encoding import Encoding
 from posenc.api.precision import without_autocast
 from posenc.attention.kernel import LayerCache
-from posenc.attention.linear import favor
-from posenc.attention.linear.favor import HIDDEN, Favor, key_features, power_of_two, query_features
+from posenc.attention.linear.division import divide
+from posenc.attention.linear.favor import Favor, key_features, query_features
+from posenc.attention.linear.scales import Rows, State, delayed, moved, power_of_two
+from posenc.attention.linear.states import causal, together, with_ones
 
 
 def vectors_attention(
     queries: Tensor, keys: Tensor, values: Tensor, projection: Tensor, tables: tuple[Tensor, Tensor], *, scale: float,
-    causal: bool, mask: Tensor | None = None, chunk: int = 64,
+    rows: Rows, cache: LayerCache | None = None,
 ) -> Tensor:  # fmt: skip
     """Linear attention's output (B,H,L,K).
 
     Args:
         tables: of keys and of values, (H or 1, 2 clip + 1, K), by distance key - query from -clip to clip.
+        cache: the last `clip` keys and values, and the state of all before them: tokens go on from there. Causal.
     """
     dtype = torch.promote_types(values.dtype, torch.float32)
     queries, keys, values, projection = (x.to(dtype) for x in (queries, keys, values, projection))
     behind, ahead = (tuple(table.to(dtype) for table in tables), tuple(table.to(dtype).flip(1) for table in tables))
     query = query_features(queries * math.sqrt(scale), projection)
-    side = partial(_behind, projection=projection, scale=scale, chunk=chunk)
-    both, powers = side(query, keys, values, mask, behind, first=0)
-    if not causal:
+    side = partial(_behind, projection=projection, scale=scale, cache=cache)
+    both, powers = side(query, keys, values, rows, behind, first=0)
+    if not rows.causal:
         query, keys, values = (x.flip(2) for x in (query, keys, values))
-        mask = None if mask is None else mask.flip(1)
-        other, others = (x.flip(2) for x in side(query, keys, values, mask, ahead, first=1))
-        both, powers = favor._together([(both, powers), (other, others)])
-    for found in favor._counting:
-        found.add(both[..., -1:], powers[..., None] > HIDDEN)
-    return favor._divide(both[..., :-1], both[..., -1:])
+        other, others = (x.flip(2) for x in side(query, keys, values, rows.flipped(), ahead, first=1))
+        both, powers = together([(both, powers), (other, others)])
+    return divide(both, powers)
 
 
 def _behind(
-    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, tables: tuple[Tensor, ...], *, first: int,
-    projection: Tensor, scale: float, chunk: int,
+    query: Tensor, keys: Tensor, values: Tensor, rows: Rows, tables: tuple[Tensor, ...], *, first: int,
+    projection: Tensor, scale: float, cache: LayerCache | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """What each row sees of keys at least `first` before it: numerators and normaliser over a power of two, and that.
 
     A row's power of two is that of what it sees alone: no later key moves a bit of it.
     """
-    clip, found = tables[0].shape[1] // 2, []
+    clip, found, kept, state = tables[0].shape[1] // 2, [], 0, None
+    if cache is not None:
+        state = State.of(cache.parts and cache.parts[2:], query)
+        if cache.parts is not None:
+            kept = cache.parts[0].shape[2]
+            keys, values = torch.cat((cache.parts[0], keys), dim=2), torch.cat((cache.parts[1], values), dim=2)
+    near = rows.reaching(kept)
     for back in range(first, clip + 1):  # the last stands for all that is further away
         row = clip - back
-        key, exponents = key_features((keys + tables[0][:, row, None]) * math.sqrt(scale), projection, mask)
-        ones = favor._moved(favor._with_ones(values + tables[1][:, row, None]), back)
-        key, exponents = favor._moved(key, back), favor._moved(exponents[..., None], back, HIDDEN)[..., 0]
+        key, exponents = key_features((keys + tables[0][:, row, None]) * math.sqrt(scale), projection, near.mask)
+        ones = moved(with_ones(values + tables[1][:, row, None]), back)[:, :, kept:]
+        key, exponents = (x[:, :, kept:] for x in delayed(key, exponents, near.runs, back))
         if back == clip:
-            found.append(favor._causal(query, key, query, key, ones[..., :-1], exponents, chunk, None))
+            far = causal(query, key, ones[..., :-1], exponents, rows, state=state)
+            found.append((far.both, far.exponents))
         else:
             found.append(((query * key).sum(-1, keepdim=True) * ones, exponents))
-    return favor._together(found)
+    if cache is not None and far.state is not None:
+        last = max(keys.shape[2] - clip, 0)
+        cache.parts = (keys[:, :, last:], values[:, :, last:], *far.state.parts)
+    return together(found)
 
 
 def _rows(length: int, table: Tensor) -> Tensor:
@@ -82,7 +92,7 @@ class Vectors(Favor):
         with without_autocast(queries.device):
             heads = vectors_attention(
                 queries, keys, values, self.projection, self._tables(encoding, context), scale=encoding.score_scale,
-                causal=self.causal, mask=context.mask, chunk=self.chunk,
+                rows=self.rows(context), cache=cache,
             )  # fmt: skip
         return heads.to(queries.dtype)
 

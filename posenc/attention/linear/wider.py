@@ -23,7 +23,7 @@ class Wider(Favor):
         cache: LayerCache | None = None,
     ) -> Tensor:  # fmt: skip
         queries, keys = self._widened(queries, keys, encoding, context)
-        return self._favor(queries, keys, values, encoding.score_scale, self.causal, context.mask)
+        return self._favor(queries, keys, values, encoding, context, cache)
 
     def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
         return self.hidden(self.pairs(*self._widened(queries, keys, encoding, context), encoding, context), context)
@@ -34,7 +34,8 @@ class Wider(Favor):
         keys = encoding.rotate_key(keys, positions, context)
         if encoding.overrides("position_vectors"):
             # Each side is multiplied by the root of the scale, which is for scores: this part is scaled already.
-            beside = (x * encoding.score_scale**-0.5 for x in encoding.position_vectors(context))
+            asking, asked = (x * encoding.score_scale**-0.5 for x in encoding.position_vectors(context))
+            beside = (asking, asked[..., -keys.shape[2] :, :])  # the new keys alone
             queries, keys = (
                 torch.cat((x, y.to(x.dtype).expand(*x.shape[:-1], -1)), dim=-1)
                 for x, y in zip((queries, keys), beside, strict=True)

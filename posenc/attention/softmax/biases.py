@@ -15,22 +15,6 @@ def hidden_pairs(context: Context) -> Tensor | None:
     return None if plain and context.queries == context.keys else context.visible
 
 
-def visible_memory(mask: Tensor | None, segments: Tensor | None, memory_segments: Tensor | None) -> Tensor | None:
-    """Which token of another stack's output each query may see, (B,1,1 or L,S) bool; None where it may see all.
-
-    A query that has nothing to see (its source is nothing but padding, or it stands at the unused end of a packed row)
-    sees all, so that no row is empty: its output is never used.
-
-    Args:
-        mask: (B,S), True at real tokens. segments, memory_segments: (B,L) and (B,S), alike for what belongs together.
-    """
-    seen = None if mask is None else mask[:, None, None]
-    if segments is not None and memory_segments is not None:
-        own = (segments[:, :, None] == memory_segments[:, None, :])[:, None]
-        seen = own if seen is None else seen & own
-    return seen if seen is None else seen | ~seen.any(dim=-1, keepdim=True)
-
-
 def by_index(encoding: Encoding, context: Context) -> bool:
     """Whether positions differ exactly as the places of tokens do, wherever a query may look."""
     return context.coordinates is None and not encoding.overrides("positions")

@@ -62,9 +62,6 @@ def attend(backend: str, call: Call) -> Tensor:
 class Softmax(Kernel):
     """Softmax attention by the backend asked for."""
 
-    packed = True
-    cached = True
-
     def __init__(self, *, causal: bool, backend: str, dropout: float) -> None:
         super().__init__()
         self.causal, self.asked, self.dropout = causal, backend, dropout
