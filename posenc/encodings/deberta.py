@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from posenc.api.encoding import Context, Encoding
+from posenc.api.rows import skewed
 from posenc.api.stack import Stack
 from posenc.api.starts import normal_, xavier_uniform_
 
@@ -50,10 +51,13 @@ class Deberta(Encoding):
                 xavier_uniform_(weight, generator)
 
     def _projected(self, rows: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
-        """(H, rows, K)"""
-        return nn.functional.linear(rows, weight).unflatten(-1, (self.stack.heads, -1)).transpose(0, 1).to(dtype)
+        """(H, K, rows), times the scale: here, and not where there is a number for each pair."""
+        projected = nn.functional.linear(rows, weight) * self.score_scale
+        return projected.unflatten(-1, (self.stack.heads, -1)).permute(1, 2, 0).to(dtype)
 
     def score_bias(self, queries: Tensor, keys: Tensor, context: Context) -> Tensor:
+        if context.counted:
+            return self._counted(queries, keys, context)
         # Of distances between tokens of one row only those below S are there.
         reach = min(self.clip, context.keys)
         first = self.clip - reach
@@ -67,7 +71,22 @@ class Deberta(Encoding):
         keyed = self._projected(rows, self.key_weight[context.layer], queries.dtype)
         asked = self._projected(rows, self.query_weight[context.layer], keys.dtype)
         shape = (*queries.shape[:3], keys.shape[2])
-        to_position = (queries @ keyed.transpose(-1, -2)).gather(-1, where.expand(shape))
+        to_position = (queries @ keyed).gather(-1, where.expand(shape))
         backwards = where.transpose(-1, -2).expand(*shape[:2], shape[3], shape[2])
-        from_position = (keys @ asked.transpose(-1, -2)).gather(-1, backwards).transpose(-1, -2)
-        return (to_position + from_position) * self.score_scale
+        from_position = (keys @ asked).gather(-1, backwards).transpose(-1, -2)
+        return to_position + from_position
+
+    def _counted(self, queries: Tensor, keys: Tensor, context: Context) -> Tensor:
+        """The same where tokens stand at their places: columns by distance are read as columns by token."""
+        length, size = queries.shape[2], keys.shape[2]
+        ahead = 1 if self.stack.causal else size  # so many distances below 0 have a column; hidden pairs read any
+
+        def found() -> Tensor:
+            away = torch.arange(-ahead, size, device=keys.device)
+            return (away + self.clip).clamp(0, 2 * self.clip - 1)
+
+        rows = self.table[context.once(self, "rows", found)]  # (ahead + S, D), of n from -ahead on
+        keyed = self._projected(rows.flip(0), self.key_weight[context.layer], queries.dtype)
+        asked = self._projected(rows, self.query_weight[context.layer], keys.dtype)
+        to_position = skewed(queries @ keyed, length - 1, size)
+        return to_position + skewed(keys @ asked, context.offset + ahead, length).transpose(-1, -2)

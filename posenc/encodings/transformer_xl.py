@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from posenc.api.encoding import Context, Encoding
+from posenc.api.rows import skewed
 from posenc.api.stack import Stack
 from posenc.api.starts import normal_, xavier_uniform_
 
@@ -65,16 +66,14 @@ class TransformerXl(Encoding):
             return self._sinusoids(size - 1 - torch.arange(columns, device=keys.device)).to(weight.dtype)
 
         of_distance = nn.functional.linear(context.once(self, ("table", size, columns), table), weight)
+        of_distance = of_distance * self.score_scale  # here, and not where there is a number for each pair
         of_distance = of_distance.unflatten(-1, (self.stack.heads, -1)).permute(1, 2, 0).to(dtype)  # (H,K,columns)
         products = (queries + v) @ of_distance  # (B,H,L,columns)
         if context.counted:
-            # Row l must begin L - 1 - l columns further on; read on in memory, it does. What is read beyond a row's
-            # end stands at hidden keys alone.
-            line = products.flatten(-2).narrow(-1, length - 1, length * (columns - 1))
-            placed = line.unflatten(-1, (length, columns - 1))[..., :size]
+            placed = skewed(products, length - 1, size)  # beyond a row's end stand hidden keys alone
         else:
             away = context.query_positions[:, :, None, 0] - context.key_positions[:, None, :, 0]
             where = (size - 1 - away).clamp(0, columns - 1)[:, None]
             placed = products.gather(-1, where.expand(*queries.shape[:3], size))
         of_key = (keys @ u.transpose(-1, -2))[..., 0][:, :, None]  # (B,H,1,S)
-        return (placed + of_key) * self.score_scale
+        return placed + of_key * self.score_scale

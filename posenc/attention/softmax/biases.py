@@ -95,9 +95,21 @@ def score_table(encoding: Encoding, queries: Tensor, keys: Tensor, context: Cont
             seen = hidden_pairs(context)
             if seen is None and context.stack.causal:
                 seen = context.visible
-            scores = scores if seen is None else scores.masked_fill(~seen, -torch.inf)
+            scores = scores if seen is None else scores + _shut(seen, context, scores.dtype)
         table = scores if table is None else table + scores
     return hidden_pairs(context) if table is None else table
+
+
+def _shut(seen: Tensor, context: Context, dtype: torch.dtype) -> Tensor:
+    """-inf where a query may not look, else 0, (B or 1, 1, L, S).
+
+    Added, it costs the backward pass nothing; filling in would clear the gradients of pairs where they are 0 already.
+    """
+
+    def made() -> Tensor:
+        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)
+
+    return context.once(_shut, (context.window, dtype), made)
 
 
 def bare_biases(encoding: Encoding, queries: Tensor, keys: Tensor, context: Context) -> Tensor | None:
