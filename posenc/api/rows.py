@@ -30,21 +30,21 @@ def skewed(products: Tensor, start: int, count: int) -> Tensor:
     return line.unflatten(-1, (rows, columns - 1))[..., :count]
 
 
-def before(x: Tensor, back: int, context: Context) -> Tensor:
-    """What stood so many tokens before, (B,S,any); 0 before a row or a packed segment begins."""
+def before(x: Tensor, back: int, segments: Tensor | None) -> Tensor:
+    """What stood so many tokens before, (B,S,any); 0 before a row begins, or one of its packed segments (B,S)."""
     if not back:
         return x
     moved = functional.pad(x, (0, 0, back, 0))[:, : x.shape[1]]
-    if context.segments is not None:
-        same = context.segments == functional.pad(context.segments, (back, 0), value=-1)[:, : x.shape[1]]
+    if segments is not None:
+        same = segments == functional.pad(segments, (back, 0), value=-1)[:, : x.shape[1]]
         moved = moved * same[..., None]
     return moved
 
 
-def convolved(x: Tensor, taps: Tensor, context: Context) -> Tensor:
+def convolved(x: Tensor, taps: Tensor, segments: Tensor | None) -> Tensor:
     """A causal convolution by channel of x (B,S,C) with taps (C,W), the last of which is a token's own.
 
     Padding must be 0 in x: it is no token before the first. Each packed segment begins anew.
     """
     width = taps.shape[-1]
-    return sum((taps[:, width - 1 - back] * before(x, back, context) for back in range(width)), torch.zeros(()))
+    return sum((taps[:, width - 1 - back] * before(x, back, segments) for back in range(width)), torch.zeros(()))

@@ -18,11 +18,13 @@ class LayerCache:
     Attributes:
         parts: of self-attention: of softmax attention keys, raw keys (which serve `score_bias`) and values (B,H,S,K);
             of linear attention what its kernel keeps, each (B,...). memory: keys and values of cross-attention.
+        tail: (B,any,3D), what a short convolution has yet to read.
     """
 
     def __init__(self) -> None:
         self.parts: tuple[Tensor, ...] | None = None
         self.memory: tuple[Tensor, ...] | None = None
+        self.tail: Tensor | None = None
 
     def append(self, keys: Tensor, raw: Tensor, values: Tensor) -> tuple[Tensor, ...]:
         if self.parts is not None:
@@ -36,6 +38,7 @@ class LayerCache:
     def select(self, rows: Tensor) -> None:
         self.parts = self.parts and tuple(part[rows] for part in self.parts)
         self.memory = self.memory and tuple(part[rows] for part in self.memory)
+        self.tail = None if self.tail is None else self.tail[rows]
 
 
 class DecodingCache:

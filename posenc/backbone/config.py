@@ -9,7 +9,7 @@ from posenc.api.stack import Stack
 from posenc.common.errors import ConfigError
 
 LARGEST = {"vocabulary": 2**24, "layers": 2**10, "width": 2**16, "heads": 2**12, "feedforward": 2**20,
-           "features": 2**16, "chunk": 2**20}  # fmt: skip
+           "features": 2**16, "chunk": 2**20, "convolution": 64}  # fmt: skip
 """Beyond these a model is a slip of the hand, and would be built for hours before it fails."""
 
 
@@ -30,6 +30,8 @@ class BackboneConfig:
         outputs: how wide that vector is.
         features: M, random features a head (performer). redraw: new ones every so many steps; 0 means never.
         chunk: tokens handled at once by causal performer attention.
+        convolution: W, tokens that a short causal convolution spans on the queries, keys and values of self-attention
+            (see `layers.ShortConvolution`); 0 for none.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
@@ -51,6 +53,7 @@ class BackboneConfig:
     features: int = 64
     redraw: int = 0
     chunk: int = 64
+    convolution: int = 0
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "layers", "width", "heads", "feedforward", "features", "chunk"):
@@ -65,6 +68,9 @@ class BackboneConfig:
             raise ConfigError(f"backbone.outputs = {self.outputs}: head class or mean has at least 1, any other head 0")
         if self.head == "masked" and not self.tied:
             raise ConfigError("backbone.tied = False: the masked head's output layer is the embedding table")
+        if self.convolution and not 2 <= self.convolution <= LARGEST["convolution"]:
+            allowed = f"must be 0 (none) or from 2 to {LARGEST['convolution']} tokens"
+            raise ConfigError(f"backbone.convolution = {self.convolution}: {allowed}")
         if self.redraw < 0:
             raise ConfigError(f"backbone.redraw = {self.redraw}: 0 (never) or a number of steps is wanted")
         if self.attention == "performer" and self.attention_dropout:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from posenc.api.encoding import Context, Encoding, prepare
+from posenc.api.rows import convolved
 from posenc.attention import linear
 from posenc.attention.kernel import DecodingCache, Kernel, LayerCache, Memory
 from posenc.attention.softmax.kernel import Softmax
@@ -40,17 +41,43 @@ def cross_kernel(config: BackboneConfig, backend: str) -> Kernel:
     return linear.FORMS["as_is"](causal=False, width=width, features=config.features, chunk=config.chunk)
 
 
+class ShortConvolution(nn.Module):
+    """x_t + sum of taps_w * x_(t-w), w from 0 to W - 1, channel by channel, on queries, keys and values as projected.
+
+    Tokens tell their order by it, whatever the encoding: a control. As in Canon layers on queries, keys and values
+    (Allen-Zhu 2025, arXiv:2512.17351, "Canon-B"): with a residual, without an activation; in encoders it is causal too.
+    Taps (3,D,W), the last a token's own, start at 0: a model starts as it would without them.
+    """
+
+    def __init__(self, width: int, span: int) -> None:
+        super().__init__()
+        self.taps = nn.Parameter(torch.zeros(3, width, span))
+
+    def forward(self, x: Tensor, context: Context, cache: LayerCache | None) -> Tensor:
+        """Of x (B,L,3D). Padding is no token before the first, and each packed example begins anew."""
+        if context.mask is not None:
+            x = x.masked_fill(~context.mask[:, context.offset :, None], 0.0)
+        seen = x if cache is None or cache.tail is None else torch.cat((cache.tail, x), dim=1)
+        if cache is not None:
+            cache.tail = seen[:, max(seen.shape[1] - self.taps.shape[-1] + 1, 0) :]
+        segments = None if context.segments is None else context.segments[:, context.keys - seen.shape[1] :]
+        taps = self.taps.flatten(0, 1).to(x.dtype)
+        return x + convolved(seen, taps, segments)[:, seen.shape[1] - x.shape[1] :]
+
+
 class Attention(nn.Module):
     """Multi-head attention: projections around a kernel, which asks the encoding's hooks.
 
-    Cross-attention has no encoding: position enters it through what the stacks hand over.
+    Cross-attention has no encoding: position enters it through what the stacks hand over. It has no convolution either.
     """
 
-    def __init__(self, config: BackboneConfig, kernel: Kernel) -> None:
+    def __init__(self, config: BackboneConfig, kernel: Kernel, *, cross: bool = False) -> None:
         super().__init__()
         self.heads = config.heads
         self.query, self.key, self.value, self.out = (nn.Linear(config.width, config.width) for _ in range(4))
         self.kernel = kernel
+        span = 0 if cross else config.convolution
+        self.convolution = ShortConvolution(config.width, span) if span else None
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -62,7 +89,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, encoding: Encoding, context: Context, cache: LayerCache | None = None) -> Tensor:
         """Self-attention of x (B,L,D)."""
         context.hidden = x
-        queries, keys, values = self._heads(self.query(x)), self._heads(self.key(x)), self._heads(self.value(x))
+        parts = (self.query(x), self.key(x), self.value(x))
+        if self.convolution is not None:
+            parts = self.convolution(torch.cat(parts, dim=-1), context, cache).chunk(3, dim=-1)
+        queries, keys, values = (self._heads(part) for part in parts)
         return self._join(self.kernel.attend(queries, keys, values, encoding, context, cache))
 
     def cross(self, x: Tensor, memory: Memory, cache: LayerCache | None = None) -> Tensor:
@@ -100,7 +130,7 @@ class Layer(nn.Module):
         self.attention = Attention(config, kernel_for(config, encoding, causal=causal, backend=backend))
         self.attention_norm = nn.LayerNorm(config.width)
         if cross:
-            self.cross_attention = Attention(config, cross_kernel(config, backend))
+            self.cross_attention = Attention(config, cross_kernel(config, backend), cross=True)
             self.cross_norm = nn.LayerNorm(config.width)
         self.feedforward = FeedForward(config)
         self.feedforward_norm = nn.LayerNorm(config.width)

@@ -90,7 +90,7 @@ class Path(Encoding):
         if self.convolves:
             if context.mask is not None:  # padding is no token before the first
                 w = w * context.mask[..., None]
-            w = functional.silu(convolved(w, self.taps[layer].to(x.dtype), context))
+            w = functional.silu(convolved(w, self.taps[layer].to(x.dtype), context.segments))
         w = w.unflatten(-1, (self.stack.heads, -1)).transpose(1, 2)
         return w * (w.square().sum(-1, keepdim=True) + 1e-6).rsqrt()
 

@@ -87,7 +87,7 @@ class SelectiveRope(Encoding):
 
     def _differences(self, phi: Tensor, context: Context) -> Tensor:
         """phi (B,S,H K/2) as it is summed: convolved, within each packed segment."""
-        return convolved(phi, self.taps[context.layer].to(phi.dtype), context)
+        return convolved(phi, self.taps[context.layer].to(phi.dtype), context.segments)
 
     def _rotate(self, x: Tensor, context: Context) -> Tensor:
         dtype = torch.promote_types(x.dtype, torch.float32)
@@ -113,4 +113,4 @@ class SelectiveRopeNoConvolution(SelectiveRope):
     convolves = False
 
     def _differences(self, phi: Tensor, context: Context) -> Tensor:
-        return phi - before(phi, 1, context)
+        return phi - before(phi, 1, context.segments)

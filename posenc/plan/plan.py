@@ -27,6 +27,7 @@ __all__ = ["Choice", "Plan", "find_suite", "make"]
 
 LONGEST = 2**24
 LATER: dict[str, Any] = {
+    "backbone.convolution": 0,
     "data.files": {},
     "data.format": "",
     "data.header": True,
