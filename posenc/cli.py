@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,9 @@ import click
 
 from posenc.api.registry import split
 from posenc.common.errors import ConfigError, PosencError, UnknownNameError
+from posenc.common.pipe import silent_when_closed
 from posenc.common.text import harmless
+from posenc.plan import scaffold
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -30,23 +30,6 @@ def _echo(text: object, *, err: bool = False) -> None:
     click.echo(harmless(text), err=err)
 
 
-CLOSED_PIPE = 141
-"""What a shell says of a program that wrote to a pipe nobody reads any more (128 + SIGPIPE)."""
-
-
-@contextmanager
-def _silent_at_a_closed_pipe() -> Iterator[None]:
-    """End as usual tools do where nobody reads what is said, `posenc status | head -1`: no word, status 141."""
-    try:
-        yield
-    except (BrokenPipeError, SystemExit) as error:  # rich exits by itself
-        if not isinstance(error if isinstance(error, BrokenPipeError) else error.__context__, BrokenPipeError):
-            raise
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)  # what is still held back would fail at the end of the process
-        sys.exit(CLOSED_PIPE)
-
-
 class _Group(click.Group):
     """Prints a PosencError in a line or two and exits with 2; 130 after Ctrl-C, with how to go on.
 
@@ -54,14 +37,14 @@ class _Group(click.Group):
     """
 
     def make_context(self, *arguments: Any, **given: Any) -> click.Context:
-        with _silent_at_a_closed_pipe():  # --help is printed here
+        with silent_when_closed():  # --help is printed here
             return super().make_context(*arguments, **given)
 
     def invoke(self, ctx: click.Context) -> Any:
         from posenc.common.text import masked
 
         try:
-            with _silent_at_a_closed_pipe():
+            with silent_when_closed():
                 return super().invoke(ctx)
         except PosencError as error:
             _echo(masked(f"posenc: {error}"), err=True)
@@ -381,15 +364,19 @@ def bench(file: Path | None, encodings: list[str] | None, **given: Any) -> None:
         _echo(line)
 
 
-@main.command("new-encoding")
-@click.argument("name")
-@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="Where it goes.")
-def new_encoding(name: str, folder: Path) -> None:
-    """Write a package with an encoding NAME that passes check, to be changed into your own."""
-    from posenc.plan import scaffold
+def _new(kind: str, what: str) -> None:
+    """The command that writes a package of a kind."""
 
-    for path in scaffold.new_encoding(name, folder):
-        _echo(path)
+    @main.command(f"new-{kind}", help=f"Write a package with {what}, to be changed into your own.")
+    @click.argument("name")
+    @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="Where it goes.")
+    def command(name: str, folder: Path) -> None:
+        for path in scaffold.new(kind, name, folder):
+            _echo(path)
+
+
+for _kind, _brought in scaffold.KINDS.items():
+    _new(_kind, _brought.help)
 
 
 @main.command()

@@ -23,7 +23,7 @@ CACHE, OWN_CACHE = "POSENC_CACHE", pytest.StashKey[str]()
 
 TOGETHER = (
     "tests/objectives/test_own_tasks.py", "tests/report/test_report_browser.py", "tests/running/test_ray.py",
-    "tests/test_light.py", "tests/trained/test_trained.py",
+    "tests/test_light.py", "tests/test_new_packages.py", "tests/trained/test_trained.py",
 )  # fmt: skip
 """Modules whose tests one worker runs, since what serves them all takes long to make or listens on one port."""
 

@@ -1,69 +1,69 @@
-"""`posenc new-encoding`: a package with an encoding that works, to be changed into one's own."""
+"""`posenc new-encoding` and its like: packages that work as they are, to be changed into one's own.
+
+`templates` beside this file has a folder for each kind, laid out as its package will be, with MODULE and NAME in the
+names of files, and the `pyproject.toml` of all kinds.
+"""
 
 from __future__ import annotations
 
+import keyword
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 from posenc.common.errors import ConfigError
 
-PYPROJECT = """[build-system]
-requires = ["hatchling>=1.27"]
-build-backend = "hatchling.build"
-
-[project]
-name = "posenc-{dashed}"
-version = "0.1.0"
-description = "The positional encoding {name} for posenc"
-requires-python = ">=3.11"
-dependencies = ["posenc"]
-
-[project.entry-points."posenc.encodings"]
-{name} = "{module}:{kind}"
-
-[tool.hatch.build.targets.wheel]
-only-include = ["{module}.py"]
-"""
-
-ENCODING = '''"""A positional encoding for posenc: ALiBi, until it is something else."""
-
-import torch
-from posenc import Context, Encoding
+TEMPLATES = Path(__file__).parent / "templates"
 
 
-class {kind}(Encoding):
-    """score - m_h |distance|, m_h = 2^(-8h/H) (Press et al. 2022, section 3)."""
+@dataclass(frozen=True)
+class Kind:
+    """What a package brings.
 
-    title = "a linear penalty on distance"
-    paper = "Press et al. 2022, arXiv:2108.12409, section 3"
-    formula = "s - m_h |n|, m_h = 2^(-8h/H)"
-    relative = True
+    Attributes:
+        what: in its description. help: in that of the command that writes it.
+        group, target: of its entry point. installed: what of it is.
+    """
 
-    def distance_bias(self, distances: torch.Tensor, context: Context) -> torch.Tensor:  # (N,) -> (H,N)
-        heads = torch.arange(1, self.stack.heads + 1, device=distances.device)
-        return -(2.0 ** (-8.0 * heads / self.stack.heads))[:, None] * distances.abs()
-'''
-
-TEST = '''"""What is declared is true, and the numbers are the formula's."""
-
-import torch
-from posenc import create
-from posenc.api.stack import Stack
+    what: str
+    help: str
+    group: str
+    target: str
+    installed: str = "$module.py"
 
 
-def test_it_does_what_it_declares(check_encoding):
-    check_encoding("{name}")
+KINDS = {
+    "encoding": Kind(
+        "The positional encoding",
+        "an encoding NAME that passes check",
+        "posenc.encodings",
+        "$module:$kind",
+    ),
+    "objective": Kind(
+        "The objective",
+        "an objective NAME, and a task that has it",
+        "posenc.objectives",
+        "$module:$kind",
+    ),
+    "source": Kind(
+        "The source of data",
+        "a source of data NAME, and a task over it",
+        "posenc.sources",
+        "$module:corpus",
+    ),
+    "tasks": Kind(
+        "The tasks",
+        "two tasks, NAME/bytes and NAME/pieces, over a text of its own",
+        "posenc.tasks",
+        "$module",
+        "$module",
+    ),
+}
 
 
-def test_it_is_its_formula():
-    stack = Stack(layers=2, heads=4, width=32, head_width=8, max_length=16, causal=True)
-    bias = create("{name}", stack).distance_bias(torch.tensor([-3, 0]), None)
-    assert bias.tolist() == [[-3 * 2.0 ** (-2 * h), 0.0] for h in range(1, 5)]
-'''
-
-
-def new_encoding(name: str, folder: Path) -> list[Path]:
-    """Write a package for an encoding of this name into a folder of its own below `folder`.
+def new(kind: str, name: str, folder: Path) -> list[Path]:
+    """Write a package of a kind of KINDS into a folder of its own below `folder`.
 
     Returns:
         The files written.
@@ -71,24 +71,24 @@ def new_encoding(name: str, folder: Path) -> list[Path]:
     Raises:
         ConfigError: no name for a module, or something of that name is there already.
     """
+    title = name.title().replace("_", "")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ConfigError(f"{name!r}: a name must be of small letters, digits and _, a letter first, as a module's is")
+    if keyword.iskeyword(title):
+        raise ConfigError(f"{name!r}: {title} is a word of Python's own")
     dashed = name.replace("_", "-")
     place = folder / f"posenc-{dashed}"
     if place.exists():
         raise ConfigError(f"{place} is there already: nothing was written")
-    words = {"name": name, "module": f"posenc_{name}", "dashed": dashed, "kind": name.title().replace("_", "")}
-    files = {
-        "pyproject.toml": PYPROJECT,
-        f"{words['module']}.py": ENCODING,
-        f"tests/test_{name}.py": TEST,
-    }
+    words = {"name": name, "module": f"posenc_{name}", "dashed": dashed, "kind": title}
+    of_kind = {key: Template(value).substitute(words) for key, value in vars(KINDS[kind]).items()}
+    tree = TEMPLATES / kind
+    sources = {path.relative_to(tree).as_posix(): path for path in sorted(tree.rglob("*.in"))}
     written = []
-    for path, text in files.items():
-        target = place / path
+    for path, source in {"pyproject.toml.in": TEMPLATES / "pyproject.toml.in", **sources}.items():
+        target = place / path.removesuffix(".in").replace("MODULE", words["module"]).replace("NAME", name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        for word, value in words.items():
-            text = text.replace(f"{{{word}}}", value)
+        text = Template(source.read_text(encoding="utf-8")).substitute(words | of_kind)
         target.write_text(text, encoding="utf-8")
         written.append(target)
     return written
