@@ -24,8 +24,7 @@ class Metric:
         test: "mcnemar" where the first of `items` says of each item whether it was answered rightly (1, 0, or a half
             for a tie) and the second is 1: two models are then also compared by the items that one alone has right.
             "" where the interval over the items, and the paired t-test over the seeds, are all that fits.
-        share: whether a difference can be told in per cent of the baseline's score: not of a correlation, whose zero is
-            no floor.
+        running: items follow each other in one text, so that neighbours are alike: they are resampled in blocks.
     """
 
     name: str
@@ -34,7 +33,7 @@ class Metric:
     over: str = ""
     items: tuple[str, ...] = ()
     test: str = ""
-    share: bool = True
+    running: bool = False
 
     def __post_init__(self) -> None:
         if self.better not in ("lower", "higher"):

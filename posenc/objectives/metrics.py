@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -10,15 +10,21 @@ from posenc.api.metric import Metric, mean
 
 ACCURACY = mean("accuracy", "accuracy", "higher", test="mcnemar")
 F1 = Metric("f1", "F1", "higher", "f1", ("answer", "truth"))
-MATTHEWS = Metric("matthews", "Matthews' correlation", "higher", "matthews", ("answer", "truth"), share=False)
-SPEARMAN = Metric("spearman", "Spearman's rank correlation", "higher", "spearman", ("answer", "truth"), share=False)
-PEARSON = Metric("pearson", "Pearson's correlation", "higher", "pearson", ("answer", "truth"), share=False)
-BITS_PER_CHARACTER = mean("bits_per_character", "bits per character", "lower")
-BITS_PER_BYTE = Metric("bits_per_byte", "bits per byte", "lower", "mean", ("bits", "bytes"))
-PERPLEXITY = Metric("perplexity", "perplexity", "lower", "exp_mean", ("nats", "weight"))
-WORD_PERPLEXITY = Metric("word_perplexity", "perplexity by word", "lower", "exp_mean", ("nats", "words"))
-MASKED_LOSS = mean("masked_loss", "masked loss (nats)", "lower")
-MASKED_ACCURACY = mean("masked_accuracy", "masked accuracy", "higher")
+MATTHEWS = Metric("matthews", "Matthews' correlation", "higher", "matthews", ("answer", "truth"))
+SPEARMAN = Metric("spearman", "Spearman's rank correlation", "higher", "spearman", ("answer", "truth"))
+PEARSON = Metric("pearson", "Pearson's correlation", "higher", "pearson", ("answer", "truth"))
+BITS_PER_CHARACTER = Metric(
+    "bits_per_character", "bits per character", "lower", "mean", ("bits_per_character", "weight"), running=True
+)  # fmt: skip
+BITS_PER_BYTE = Metric("bits_per_byte", "bits per byte", "lower", "mean", ("bits", "bytes"), running=True)
+PERPLEXITY = Metric("perplexity", "perplexity", "lower", "exp_mean", ("nats", "weight"), running=True)
+WORD_PERPLEXITY = Metric(
+    "word_perplexity", "perplexity by word", "lower", "exp_mean", ("nats", "words"), running=True
+)  # fmt: skip
+MASKED_LOSS = Metric("masked_loss", "masked loss (nats)", "lower", "mean", ("masked_loss", "weight"), running=True)
+MASKED_ACCURACY = Metric(
+    "masked_accuracy", "masked accuracy", "higher", "mean", ("masked_accuracy", "weight"), running=True
+)  # fmt: skip
 BLEU = Metric("bleu", "BLEU (sacreBLEU)", "higher", "bleu", ("translation", "reference"))
 TARGET_LOSS = mean("target_loss", "loss (nats a token)", "lower")
 
@@ -29,12 +35,6 @@ KNOWN = {
         MASKED_LOSS, MASKED_ACCURACY, BLEU, TARGET_LOSS,
     )
 }  # fmt: skip
-
-
-def without_share(records: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The names of the metrics in records whose differences cannot be told in per cent."""
-    written = [metric for record in records for metric in record.get("metrics") or []]
-    return {metric.name for metric in map(read, written) if not metric.share}
 
 
 def read(written: Mapping[str, Any]) -> Metric:

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from posenc.records.record import dig
 
 
-def union(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest of a run, with the cells that the manifest before it has beyond its own.
+def union(before: Mapping[str, Any] | None, now: Mapping[str, Any], ended: int = 0) -> dict[str, Any]:
+    """The manifest of a run, with the cells that the manifest before it has beyond its own; and in `asked` which seeds
+    were asked for from when on.
 
     They are kept where both are of one suite: `suite.definition` is the same, which hashes all that a command line
     does not narrow. A cell of the same name is the same cell planned anew (its encoding's version may have changed),
     and one whose task now reads other data is no part of the same comparison: neither is kept.
+
+    Args:
+        ended: how many cells of the one before have a record. Seeds that are added where there are none are asked for
+            at once with the others; later ones may have been asked for since the results were seen.
     """
     if before is None or not _of_one_suite(before, now):
-        return dict(now)
+        return {**now, "asked": [_asked(now["cells"], now.get("made"), 0)]}
+    whole = _whole(before, now)
+    asked = list(before.get("asked") or [_asked(before["cells"], before.get("made"), 0)])
+    seeds = _asked([*before["cells"], *whole["cells"]], now.get("made"), ended)
+    if set(seeds["seeds"]) - set(asked[-1]["seeds"]):
+        asked = [*asked, seeds] if ended else [seeds]
+    return {**whole, "asked": asked}
+
+
+def _asked(cells: Iterable[Mapping[str, Any]], made: Any, ended: int) -> dict[str, Any]:
+    return {"made": made, "seeds": sorted({cell["config"]["seed"] for cell in cells}), "ended": ended}
+
+
+def _whole(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest now with what is kept of the one before."""
     planned = {cell["name"] for cell in now["cells"]}
     data: dict[Any, set[Any]] = {}
     for cell in now["cells"]:

@@ -19,6 +19,8 @@ STATUSES = {"done": "done", "failed": "failed", "timed_out": "timed out", "not_p
 DONE, FAILED, TIMED_OUT, NOT_POSSIBLE = STATUSES
 FAILURES = (FAILED, TIMED_OUT)
 """Those that count as a failure of the run."""
+MACHINE = "machine"
+"""The cause of a failure that says nothing of training: memory, time, a killed process."""
 NOT_RUN_YET = "not run yet"
 """What is said of a cell without a record."""
 
@@ -33,7 +35,7 @@ class MetricShape(TypedDict, total=False):
     over: str
     items: list[str]
     test: str
-    share: bool
+    running: bool
 
 
 class DetailsShape(TypedDict, total=False):
@@ -134,6 +136,7 @@ class TimesShape(TypedDict, total=False):
 class RecordShape(TypedDict, total=False):
     """One cell's end. What is not Required is absent where the cell did not come so far.
 
+    `cause` is MACHINE where a failure says nothing of training; otherwise None.
     `flops_per_token` are those of the forward passes of its training, padding included, over `tokens_seen`, which has
     none; `padding` is the share of places that hold no token. `encodings` is what posenc.properties.facts says of each
     part of its encoding.
@@ -146,6 +149,7 @@ class RecordShape(TypedDict, total=False):
     config: Required[ConfigShape]
     suite: str
     reason: str | None
+    cause: str | None
     traceback: str | None
     metric: MetricShape | None
     choice: str
@@ -193,6 +197,14 @@ class SuiteShape(TypedDict, total=False):
     definition: str | None
 
 
+class AskedShape(TypedDict, total=False):
+    """The seeds asked for from a time on; `ended`: how many cells had ended by then."""
+
+    made: str | None
+    seeds: Required[list[int]]
+    ended: int
+
+
 class ManifestShape(TypedDict, total=False):
     schema: Required[int]
     suite: Required[SuiteShape]
@@ -200,6 +212,7 @@ class ManifestShape(TypedDict, total=False):
     tasks: dict[str, dict[str, Any]]
     command: str | None
     made: str | None
+    asked: list[AskedShape]
     digest: str
 
 

@@ -8,22 +8,23 @@ from typing import Any
 
 import pandas as pd
 
-from posenc.records.record import is_number
 from posenc.report import words
 from posenc.report.places import group_title
+from posenc.report.statistics import claims as rule
 from posenc.report.statistics.intervals import SEEDS_FOR_A_CLAIM
 from posenc.report.statistics.tables import GROUP, at_place
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What stands where an encoding's row meets an evaluated length's column."""
+    """What stands where an encoding's row meets an evaluated length's column. `floor`: no better than with no model."""
 
     score: str = ""
     difference: str = ""
     why: str = ""
     best: bool = False
     value: float | None = None
+    floor: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,9 @@ def _entry(row: Mapping[str, Any] | None, decimals: int, best: float | None) -> 
     elif row["encoding"] == row["baseline"]:
         difference = "baseline"
     score = words.with_half_width(row["mean"], half, decimals)
-    return Entry(score, difference, best=row["mean"] == best, value=float(row["mean"]))
+    # None: there is no floor, or it is not known.
+    best_here = row["mean"] == best and row.get("above") is not False
+    return Entry(score, difference, best=best_here, value=float(row["mean"]), floor=row.get("above") is False)
 
 
 def _notes(group: pd.DataFrame) -> list[str]:
@@ -160,28 +163,40 @@ def claims(group: pd.DataFrame) -> list[str]:
     if not claim or not baseline:
         said.append("The suite names no comparison: what follows is described, not claimed.")
     for row in named.to_dict("records"):
-        if row["pairs"] >= SEEDS_FOR_A_CLAIM and is_number(row["p_holm"]):
-            said.append(
-                f"The named comparison, at {row['evaluated']:,}: {claim} is {verdict(row)} {baseline}"
-                f" (p {words.p_value(row['p_holm'])}, Holm-adjusted)."
-            )
-        elif row["pairs"] >= SEEDS_FOR_A_CLAIM:
-            said.append(f"The named comparison, at {row['evaluated']:,}: {NO_TEST}")
+        where, found = f"The named comparison, at {row['evaluated']:,}", rule.verdict(row)
+        if found in TESTED:
+            sense = {"better": "better than", "worse": "worse than"}.get(found, "not told apart from")
+            said.append(f"{where}: {claim} is {sense} {baseline} ({p_words(row)}).")
+        if found in BARRED:
+            said.append(f"{where}: {barred(found, row)}")
     compared = int((named if len(named) else group)["pairs"].max()) if len(group) else 0
     few = compared or seeds
     return [*said, too_few(few)] if 0 < few < SEEDS_FOR_A_CLAIM else said
 
 
-NO_TEST = "the differences are the same in every seed: without a spread there is no test, and no claim."
+TESTED = ("better", "worse", "not told apart")
+BARRED = ("tests disagree", "at the floor", "seeds missing", "no spread, no test")
+
+
+def p_words(row: Mapping[str, Any]) -> str:
+    """The p of a claim, and for what it allows."""
+    after = int(row["looks"]) - 1
+    looks = f", and for seeds added after {words.plural(after, 'look')}" if after else ""
+    return f"p {words.p_value(row['p_holm'])}, paired t, adjusted by Holm{looks}"
+
+
+def barred(found: str, row: Mapping[str, Any]) -> str:
+    """Why a comparison with seeds enough is no claim, a sentence."""
+    if found == "at the floor":
+        floor = words.number(row["floor"], words.decimals_for([row["mean"], row["floor"]]))
+        return f"at the floor: neither is above {row['floor_name']} ({floor}), so this says nothing of encodings."
+    if found == "seeds missing":
+        return f"no claim, as seeds are missing: {row['lacking']}."
+    if found == "tests disagree":
+        return f"no claim: the paired t-test finds a difference ({p_words(row)}), but not {rule.disagrees(row)}."
+    return "the differences are the same in every seed: without a spread there is no test, and no claim."
 
 
 def too_few(seeds: int) -> str:
     """What is said in place of a claim."""
-    return f"{words.plural(seeds, 'seed')}: too few for a claim (five needed)."
-
-
-def verdict(row: Mapping[str, Any]) -> str:
-    """How the claim came out against the baseline, of a comparison that was tested."""
-    if row["p_holm"] >= 0.05:
-        return "not told apart from"
-    return "better than" if (row["difference"] < 0) == (row["better"] == "lower") else "worse than"
+    return f"Not yet a claim: {seeds} of {SEEDS_FOR_A_CLAIM} seeds."

@@ -23,7 +23,7 @@ from posenc.report.figures.canvas import Picture
 from posenc.report.figures.style import Look, looks
 from posenc.report.places import Key, key_of, slugs
 from posenc.report.reading import manifest_of, records_of
-from posenc.report.statistics import resampling, tables, tuning
+from posenc.report.statistics import floors, resampling, tables, tuning, walltime
 
 
 class View:
@@ -62,8 +62,11 @@ class View:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """A row for each encoding, group of cells, metric and length: mean, difference from the baseline (`tables`)."""
-        return self._summary[self._summary["split"] != "theory"]
+        """A row for each encoding, group of cells, metric and length: mean, difference from the baseline (`tables`),
+        and what it is beside a score without a model (`floors`).
+        """
+        trained = self._summary[self._summary["split"] != "theory"]
+        return floors.mark(trained, self.references, self._item_tables.scores)
 
     @cached_property
     def theory(self) -> pd.DataFrame:
@@ -78,7 +81,16 @@ class View:
     @cached_property
     def items(self) -> pd.DataFrame:
         """A row for each encoding and group: the interval of its difference over the test items."""
-        return resampling.item_table(self.store, self.records, self.manifest, self.unread)
+        return self._item_tables.differences
+
+    @cached_property
+    def _item_tables(self) -> resampling.ItemTables:
+        return resampling.item_tables(self.store, self.records, self.manifest, self.unread)
+
+    @cached_property
+    def alone(self) -> bool:
+        """Whether no two cells ran at once, so that their times tell of them."""
+        return walltime.ran_alone(self.records)
 
     @cached_property
     def references(self) -> pd.DataFrame:
@@ -102,7 +114,8 @@ class View:
             place = {**coordinates(record["config"]), "variant": by_id.get(record["id"], "")}
             place |= {"label": named[record["id"]], "id": record["id"]}
             rows += [
-                {**place, "tokens": row["tokens"], "value": float(row["value"]),
+                {**place, "tokens": row["tokens"], "flops_per_token": record.get("flops_per_token"),
+                 "value": float(row["value"]),
                  "seconds": row["seconds"] if is_number(row.get("seconds")) else None,
                  **{key: metric.get(key) for key in ("title", "better")}}
                 for row in curve
@@ -112,7 +125,8 @@ class View:
                 and is_number(row.get("value"))
                 and is_number(row.get("tokens"))
             ]  # fmt: skip
-        columns = (*tables.GROUP, "encoding", "label", "id", "seed", "tokens", "seconds", "value", "title", "better")
+        numbers = ("tokens", "flops_per_token", "seconds", "value")
+        columns = (*tables.GROUP, "encoding", "label", "id", "seed", *numbers, "title", "better")
         return pd.DataFrame(rows, columns=list(columns))
 
     @cached_property

@@ -75,6 +75,11 @@ def size_in_bytes(value: Any) -> str:
     return f"{short_count(value)}B" if abs(value) >= 999.5 else f"{round(value)} B"
 
 
+def flops(value: Any) -> str:
+    """`1.2 TFLOP`: floating-point operations."""
+    return f"{short_count(value)}FLOP" if is_number(value) else "\u2013"
+
+
 def duration(seconds: Any) -> str:
     """`14.2 s`, `3 min 20 s`, `2 h 05 min`."""
     if not is_number(seconds):

@@ -222,7 +222,8 @@ def _say_what_was_not_kept(plan: Plan, cells: list[Cell], store: Store, say: Cal
 def _write_manifest(store: Store, before: dict[str, Any] | None, manifest: dict[str, Any]) -> None:
     """What is asked for now, with what was planned before of the same suite. Where that is nothing new, the file stays,
     and with it the report made from it."""
-    own, whole = ("made", "digest"), json.loads(json.dumps(union(before, manifest)))
+    ended = sum((store.cell_folder(cell["id"]) / "record.json").is_file() for cell in (before or {}).get("cells", ()))
+    own, whole = ("made", "digest"), json.loads(json.dumps(union(before, manifest, ended)))
     if {k: v for k, v in (before or {}).items() if k not in own} != {k: v for k, v in whole.items() if k not in own}:
         store.write_manifest(whole)
 

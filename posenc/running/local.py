@@ -22,7 +22,7 @@ from typing import Any
 
 from posenc.common.errors import ClusterError, StorageError
 from posenc.plan.cell import Cell
-from posenc.records.record import STATUSES
+from posenc.records.record import MACHINE, STATUSES
 from posenc.records.store import Store
 from posenc.running.queue import Schedule
 from posenc.training.cell import not_run
@@ -77,24 +77,26 @@ class Engine:
             parent = self.store.read_record(child.parent)
             assert parent is not None
             reason = f"not started: its parent {parent['name']} {STATUSES[parent['status']]}"
-            not_run(child, self.terms.suite, self.store, "failed", f"{reason}: {parent.get('reason')}")
+            reason = f"{reason}: {parent.get('reason')}"
+            not_run(child, self.terms.suite, self.store, "failed", reason, cause=parent.get("cause"))
             self.ended(child)
 
-    def died(self, cell: Cell, cause: str) -> None:
-        """The worker that held a cell is gone."""
+    def died(self, cell: Cell, cause: str, killed: bool) -> None:
+        """The worker that held a cell is gone; killed: from outside, as for want of memory."""
         if self.store.read_record(cell.id) is not None:
             self.ended(cell)
         elif self.schedule.again(cell):
             self.events.said(f"{cell.name}: the worker process died ({cause}); it is tried once more")
         else:
-            not_run(cell, self.terms.suite, self.store, "failed", f"the worker process died twice: {cause}")
+            reason = f"the worker process died twice: {cause}"
+            not_run(cell, self.terms.suite, self.store, "failed", reason, cause=MACHINE if killed else None)
             self.ended(cell)
 
     def overdue(self, cell: Cell) -> None:
         """A cell's worker was killed since it did not end in its time."""
         if self.store.read_record(cell.id) is None:
             reason = f"did not end within {self.terms.time_limit:g} s and {GRACE_SECONDS:g} more: killed"
-            not_run(cell, self.terms.suite, self.store, "timed_out", reason)
+            not_run(cell, self.terms.suite, self.store, "timed_out", reason, cause=MACHINE)
         self.ended(cell)
 
 
@@ -255,7 +257,8 @@ class LocalEngine(Engine):
             self.workers[index] = None
             if not self.stop.is_set():
                 code = worker.process.exitcode
-                self.died(cell, f"killed by signal {-code}" if code and code < 0 else f"exit status {code}")
+                cause = f"killed by signal {-code}" if code and code < 0 else f"exit status {code}"
+                self.died(cell, cause, killed=code in (-signal.SIGKILL, -signal.SIGTERM))
             elif self.store.read_record(cell.id) is not None:
                 self.ended(cell)
 

@@ -151,7 +151,7 @@ class RayEngine(Engine):
             elif lost := self._of_cluster(error):
                 self._give_up(lost, cell)
             else:
-                self.died(cell, type(error).__name__)
+                self.died(cell, type(error).__name__, killed=isinstance(error, errors.OutOfMemoryError))
             return
         if answer is None:
             self.ended(cell)

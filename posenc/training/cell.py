@@ -8,6 +8,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from traceback import format_exc
 
+import torch
+
 from posenc.api import registry
 from posenc.api.blame import blamed
 from posenc.common.errors import PosencError, StorageError
@@ -16,7 +18,7 @@ from posenc.plan.cell import Cell
 from posenc.plan.code import code_of
 from posenc.properties.facts import facts
 from posenc.records import provenance
-from posenc.records.record import SCHEMA, Record
+from posenc.records.record import MACHINE, SCHEMA, Record
 from posenc.records.store import Store
 from posenc.training import checkpoint, kept
 from posenc.training.group import Group
@@ -74,12 +76,13 @@ def _train(cell: Cell, terms: Terms, stopped: Callable[[], bool], group: Group) 
     except (StoppedError, StorageError, KeyboardInterrupt):
         raise
     except TimedOutError as error:
-        record |= {"status": "timed_out", "reason": str(error)}
+        record |= {"status": "timed_out", "reason": str(error), "cause": MACHINE}
     except Exception as error:  # one cell's failure never stops the others
         reason = str(error) if isinstance(error, PosencError) else blamed(error) or f"{type(error).__name__}: {error}"
         record |= {
             "status": "failed",
             "reason": reason.strip() or type(error).__name__,
+            "cause": MACHINE if isinstance(error, MemoryError | torch.OutOfMemoryError) else None,
             "traceback": format_exc(),
         }
     seconds = round(time.perf_counter() - clock, 3)
@@ -93,11 +96,19 @@ def _train(cell: Cell, terms: Terms, stopped: Callable[[], bool], group: Group) 
     return record
 
 
-def not_run(cell: Cell, suite: str, store: Store, status: str, reason: str, traceback: str | None = None) -> Record:
-    """Write the record of a cell that did not come to its own: not possible, its worker dead, out of time."""
+def not_run(
+    cell: Cell, suite: str, store: Store, status: str, reason: str, traceback: str | None = None,
+    cause: str | None = None,
+) -> Record:  # fmt: skip
+    """Write the record of a cell that did not come to its own: not possible, its worker dead, out of time.
+
+    Args:
+        cause: as a record has it.
+    """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     times = {"started": now, "ended": now, "seconds": 0.0}
-    record = {**_frame(cell, suite), "status": status, "reason": reason, "traceback": traceback, "times": times}
+    record = {**_frame(cell, suite), "status": status, "reason": reason, "cause": cause, "traceback": traceback}
+    record["times"] = times
     store.write_record(record)
     return record
 
@@ -110,6 +121,7 @@ def _frame(cell: Cell, suite: str) -> Record:
         "suite": suite,
         "status": "done",
         "reason": None,
+        "cause": None,
         "traceback": None,
         "config": cell.config,
         "scores": [],

@@ -110,11 +110,9 @@ def test_a_cache_ends_where_a_learned_table_ends() -> None:
         model(tokens_of(1, 1), cache=cache)
 
 
-def test_a_performer_and_an_encoder_refuse_what_is_not_built() -> None:
-    with pytest.raises(NotPossibleError, match="not built"):
-        model_of(attention="performer")(tokens_of(1, 4), cache=DecodingCache(2))
-    with pytest.raises(NotPossibleError, match="not built"):
-        model_of(attention="performer")(tokens_of(1, 4), segments=torch.zeros(1, 4, dtype=torch.long))
+def test_what_is_not_possible_is_refused() -> None:
+    with pytest.raises(NotPossibleError, match="cached decoding would not equal"):
+        model_of("fox", attention="performer")(tokens_of(1, 4), cache=DecodingCache(2))
     with pytest.raises(NotPossibleError, match="encoder"):
         model_of(form="encoder")(tokens_of(1, 4), cache=DecodingCache(2))
     with pytest.raises(NotPossibleError, match="targets"):

@@ -348,12 +348,6 @@ def test_rows_of_one_length_are_not_packed(name: str) -> None:
         task_at(name, "smoke", changes)
 
 
-def test_a_performer_has_no_packed_rows_and_the_plan_says_so() -> None:
-    changes = {"training.packed": True, "backbone.attention": "performer"}
-    (made,) = make(find_suite("multi30k"), Choice(encodings=["rope"], changes=changes)).cells
-    assert made.why_not == "not built: training.packed with a Performer"
-
-
 def test_a_parent_whose_rows_have_one_length_is_trained_as_it_is() -> None:
     parent, made = make(find_suite("glue/mrpc"), Choice(encodings=["rope"], changes={"training.packed": True})).cells
     assert made.parent == parent.id

@@ -67,9 +67,10 @@ def test_every_built_in_encoding_passes_the_whole_check(encoding: str, fresh_see
 
 def test_what_does_not_apply_says_why() -> None:
     findings = {finding.name: finding for finding in measure("rope_outside", lengths=())}
-    assert findings["packed rows"].passed is None
-    assert "softmax" in findings["packed rows"].why
-    assert findings["cached decoding"].passed is None
+    assert findings["backends"].passed is None
+    assert findings["backends"].why == "it serves no softmax attention"
+    assert findings["packed rows"].passed and "bidirectional performer" in findings["packed rows"].measured
+    assert findings["cached decoding"].passed and "causal performer" in findings["cached decoding"].measured
     assert findings["gradients"].why == "it has no parameters"
     assert "equation (19)" in findings["attention"].measured
 

@@ -112,7 +112,7 @@ def test_one_seed_has_no_interval_and_says_so(tmp_path: Path) -> None:
     assert all(math.isnan(row[key]) for key in ("sd", "low", "high", "difference_low", "p"))
     for text in (visible(pages(store)[0]), pages(store)[1], printed(store)):
         assert "one seed: no interval" in text
-        assert "1 seed: too few for a claim (five needed)" in text
+        assert "Not yet a claim: 1 of 5 seeds" in text
         assert not re.search(r"\d ± ", text)
 
 
@@ -122,12 +122,12 @@ def test_claims_only_from_five_seeds(tmp_path: Path) -> None:
     few = simple_store(tmp_path / "few", {name: values[:4] for name, values in scores.items()})
     for text in (*pages(few), printed(few)):
         assert not re.search("(rope|none) is (better|worse)|told apart", text)
-        assert "4 seeds: too few for a claim" in text
+        assert "Not yet a claim: 4 of 5 seeds" in text
     enough = visible(pages(simple_store(tmp_path / "enough", scores))[0])
     assert "The named comparison, at 64: rope is better than sinusoidal (p " in enough
     assert "described, not claimed" in enough
     assert not re.search("(none|rope at 256) is (better|worse|not told)", enough)
-    assert "too few" not in enough
+    assert "Not yet a claim" not in enough
 
 
 def test_baseline_that_did_not_run_is_said(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_names_cannot_break_the_pages(tmp_path: Path) -> None:
     assert "<em>" not in rendered
     assert not re.search('<a (?!href="(figures/|tables/|#|../cells/))', rendered)  # our own links alone
     assert visible(rendered).count(evil) > 5
-    assert rendered.count("<table>") == 3  # results, time and cost: no row fell out of its table
+    assert rendered.count("<table>") == 4  # by length, results, equal cost and cost: no row fell out of its table
     assert len(set(re.findall(r"(?m)^\|.*$", page)[0].split(" | "))) > 3
     assert "alert(1)" in printed(store)
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from made import cell, make_store, pages, record
 
-from posenc.objectives.metrics import without_share
 from posenc.records.store import Store
 from posenc.report.figures.forests import overview
 from posenc.report.figures.style import looks
@@ -90,17 +89,19 @@ def test_a_parent_is_no_difference_of_configuration(tmp_path: Path) -> None:
     assert "parent" not in set(configuration_differences(View(store).manifest["cells"], "sinusoidal")["key"])
 
 
-def test_a_correlation_has_no_per_cent(tmp_path: Path) -> None:
+def test_each_metric_has_a_figure_in_its_own_units_and_the_floor_is_left_out() -> None:
     common = {"named": True, "pairs": 2, "better": "higher", "attention": "softmax", "variant": "", "scale": "small",
-              "length": 64, "encoding": "rope", "claim": "rope", "baseline": "learned", "p_holm": 1.0,
-              "difference": 0.1, "difference_low": 0.0, "difference_high": 0.2}  # fmt: skip
+              "length": 64, "encoding": "rope", "claim": "rope", "baseline": "learned", "p_holm": 1.0, "decimals": 3,
+              "difference": 0.1, "difference_low": 0.0, "difference_high": 0.2, "differences": "0.05 0.15",
+              "at_floor": False}  # fmt: skip
     rows = [
-        {**common, "task": "glue/stsb", "metric": "spearman", "theirs": 0.001},
-        {**common, "task": "glue/sst2", "metric": "accuracy", "theirs": 0.5},
-        {**common, "task": "wmt14", "metric": "bleu", "theirs": 20.0},
-        {**common, "task": "multi30k", "metric": "bleu", "theirs": 0.0},
+        {**common, "task": "glue/stsb", "metric": "spearman", "title": "correlation"},
+        {**common, "task": "glue/sst2", "metric": "accuracy", "title": "accuracy"},
+        {**common, "task": "glue/rte", "metric": "accuracy", "title": "accuracy"},
+        {**common, "task": "glue/wnli", "metric": "accuracy", "title": "accuracy", "at_floor": True},
     ]
-    (picture,) = overview(rows, looks(["rope"]), without_share([{"metrics": [{"name": "spearman"}, {"name": "bleu"}]}]))
-    assert list(picture.data["task"]) == ["glue/sst2", "wmt14"]
-    assert list(picture.data["per_cent"]) == pytest.approx([20.0, 0.5])
-    assert "glue/stsb, multi30k" in picture.notes[-1]
+    first, second = overview(rows, looks(["rope"]))
+    assert [list(one.data["task"]) for one in (first, second)] == [["glue/stsb"], ["glue/sst2", "glue/rte"]]
+    assert list(second.data["difference"]) == [0.1, 0.1]
+    assert "Left out, as neither is better than a score without a model: glue/wnli." in first.notes[-1]
+    assert "accuracy: rope less learned" in second.svg and "per cent" not in second.svg

@@ -13,7 +13,7 @@ from made import cell, make_store, measured, pages, record, visible
 
 from posenc.records.store import Store
 from posenc.report.sections.paper import NOT_RUN, stage_frame
-from posenc.report.statistics.walltime import equal_time
+from posenc.report.statistics.walltime import equal_cost, timed
 from posenc.report.view import View
 
 BITS = {"name": "bits_per_character", "title": "bits per character", "better": "lower"}
@@ -178,15 +178,17 @@ def test_speed_by_length_says_on_which_machine(tmp_path: Path) -> None:
             assert "Speed and memory" not in page
 
 
-def test_equal_wall_clock_by_hand(tmp_path: Path) -> None:
+def test_equal_cost_by_hand(tmp_path: Path) -> None:
     # Validations after 4, 8, 12 and 16 s; rope takes half as long again, and is read at 16 s, when sinusoidal is done.
     cells = [cell("sinusoidal", 0), cell("rope", 0)]
-    store = make_store(tmp_path, cells, [record(cells[0], 3.2), record(cells[1], 3.0)])
+    after = {"started": "2026-11-23T09:30:14+00:00", "ended": "2026-11-23T09:30:40+00:00", "seconds": 26.0}
+    store = make_store(tmp_path, cells, [record(cells[0], 3.2), record(cells[1], 3.0, times=after)])
     path = store.cell_folder(cells[1]["id"]) / "curve.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps({**row, "seconds": row["seconds"] * 1.5}) + "\n" for row in lines))
-    times = equal_time(View(store).curves, "sinusoidal").set_index("encoding")
-    assert times.loc["rope", "seconds"] == 24
+    times = equal_cost(timed(View(store).curves, View(store).alone), "sinusoidal").set_index("encoding")
+    assert (times["unit"] == "s").all()
+    assert times.loc["rope", "cost"] == 24
     assert (times["limit"] == 16).all()
     assert times.loc["rope", "at_end"] == pytest.approx(3.0)
     # 16 s lie two thirds of the way from the validation at 12 s (3.6) to that at 18 s (3.2).
@@ -195,3 +197,10 @@ def test_equal_wall_clock_by_hand(tmp_path: Path) -> None:
     html, page = pages(store)
     assert "after 16.0 s" in visible(html)
     assert "3.333" in page
+    # Cells that ran at once: time tells of the machine, and FLOPs are the same for both here.
+    store = make_store(tmp_path / "at once", cells, [record(cells[0], 3.2), record(cells[1], 3.0)])
+    counted = equal_cost(timed(View(store).curves, View(store).alone), "sinusoidal").set_index("encoding")
+    assert not View(store).alone and (counted["unit"] == "FLOPs").all()
+    assert counted.loc["rope", "cost"] == 400 * 2048 * 1.2e6
+    assert counted.loc["rope", "in_time"] == pytest.approx(3.0)
+    assert "after 983 GFLOP" in visible(pages(store)[0])

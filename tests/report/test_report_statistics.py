@@ -17,7 +17,7 @@ from posenc.objectives.metrics import KNOWN
 from posenc.records.store import Store
 from posenc.report.statistics import resampling
 from posenc.report.statistics.intervals import mcnemar, power, seeds_needed
-from posenc.report.statistics.resampling import item_table, resampled
+from posenc.report.statistics.resampling import item_tables, resampled
 
 
 def test_mcnemar_by_hand() -> None:
@@ -37,6 +37,7 @@ def test_power_by_hand() -> None:
     assert seeds_needed(-0.25, 0.5) == 34
     assert seeds_needed(3.0, 0.001) == 5  # fewer would do, and a claim needs five
     assert seeds_needed(1.0, 0.0) == 5
+    assert seeds_needed(1e300, 1e-300) == seeds_needed(1e8, 1.0) == seeds_needed(1e8, 1e-9) == 5
     assert seeds_needed(0.001, 1.0) is None
     assert seeds_needed(0.0, 1.0) is None
     assert seeds_needed(math.nan, math.nan) is None
@@ -138,7 +139,7 @@ def test_item_table_by_hand(tmp_path: Path) -> None:
     for of in cells:
         answer = rope if of["config"]["encoding"]["name"] == "rope" else sinusoidal
         with_items(store, of, 0.9, {"test/64/accuracy": answer == truth, "test/64/weight": np.ones(20)}, **ACCURACY)
-    found = item_table(store, list(store.records()), store.read_manifest())
+    found = item_tables(store, list(store.records()), store.read_manifest()).differences
     row = found.iloc[0]
     assert (len(found), row["encoding"], row["evaluated"], row["items"], row["seeds"]) == (1, "rope", 64, 20, 2)
     assert row["mcnemar"] == ((0, 8, 2, pytest.approx(0.109375)), (1, 8, 2, pytest.approx(0.109375)))
@@ -152,7 +153,7 @@ def test_items_of_another_file_are_refused(tmp_path: Path) -> None:
     with_items(store, of, 0.9, {"test/64/answer": np.ones(3), "test/64/truth": np.ones(3)}, **ACCURACY)
     store.write_items(of["id"], {"test/64/answer": np.zeros(3), "test/64/truth": np.ones(3)})
     with pytest.raises(StoreError, match="is not what the record beside it tells of"):
-        item_table(store, list(store.records()), store.read_manifest())
+        item_tables(store, list(store.records()), store.read_manifest())
 
 
 def test_items_that_are_not_at_hand_are_said(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_items_that_are_not_at_hand_are_said(tmp_path: Path) -> None:
     for of in cells:
         with_items(store, of, 0.9, {"test/64/weight": np.ones(3), "test/64/bits_per_character": np.ones(3)})
     (store.cell_folder(cells[3]["id"]) / "items.npz").unlink()
-    row = item_table(store, list(store.records()), store.read_manifest()).iloc[0]
+    row = item_tables(store, list(store.records()), store.read_manifest()).differences.iloc[0]
     assert row["why"] == "items of some seeds are not at hand"
     assert math.isnan(row["item_low"])
     assert "No interval over test items: items of some seeds are not at hand" in visible(pages(store)[0])

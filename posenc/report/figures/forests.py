@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from posenc.records.record import is_number
 from posenc.report import words
 from posenc.report.figures.canvas import Picture, file_name, svg_of
 from posenc.report.figures.labels import fitted, width_of
-from posenc.report.figures.style import FONT, MUTED, SMALL, STYLE, WIDTH, Look
+from posenc.report.figures.style import FONT, MUTED, PAPER, SMALL, STYLE, WIDTH, Look
 from posenc.report.places import group_title
+from posenc.report.statistics.intervals import SEEDS_FOR_A_CLAIM
 from posenc.report.statistics.tables import COLUMN, GROUP
 
 ROW = 0.27
@@ -26,7 +26,7 @@ ROW = 0.27
 
 @dataclass(frozen=True)
 class Line:
-    """One row: a difference, its interval over seeds, and that over the test items where there is one."""
+    """One row: a difference, its interval over seeds, that over the test items where there is one, and each seed's."""
 
     label: str
     mean: float
@@ -36,6 +36,7 @@ class Line:
     item_high: float
     text: str
     look: Look
+    seeds: tuple[float, ...] = ()
 
 
 def differences(summary: pd.DataFrame, items: pd.DataFrame, styles: dict[str, Look]) -> list[Picture]:
@@ -61,6 +62,7 @@ def differences(summary: pd.DataFrame, items: pd.DataFrame, styles: dict[str, Lo
                     item.get("item_high", math.nan),
                     words.with_half_width(row["difference"], half, decimals, signed=True),
                     styles[row["encoding"]],
+                    _seeds(row),
                 )
             )
         baseline = str(group["baseline"].iloc[0])
@@ -81,46 +83,55 @@ def differences(summary: pd.DataFrame, items: pd.DataFrame, styles: dict[str, Lo
 
 
 def _notes(lines: Sequence[Line]) -> tuple[str, ...]:
-    said = ["At the trained length. Point: mean of the differences paired by seed; bar: its 95 % interval."]
+    said = [
+        "At the trained length. Large point: mean of the differences paired by seed (hollow where seeds are too few for"
+        " a claim); bar: its 95 % interval; small points: the seeds."
+    ]
     if any(not math.isnan(line.item_low) for line in lines):
         said.append("Thin grey bar below: 95 % interval over the test items, the seeds as they are.")
     return tuple(said)
 
 
-def overview(rows: Sequence[dict[str, Any]], styles: dict[str, Look], no_share: Collection[str]) -> list[Picture]:
-    """The comparison named by the suite in all groups of cells, in per cent of the baseline's score: one figure.
+def _seeds(row: dict[str, Any]) -> tuple[float, ...]:
+    return tuple(map(float, str(row["differences"]).split()))
 
-    Args:
-        no_share: the metrics whose differences have no per cent.
+
+def overview(rows: Sequence[dict[str, Any]], styles: dict[str, Look]) -> list[Picture]:
+    """The comparison named by the suite in all groups of cells: a figure for each metric, in its own units.
+
+    Different metrics share no unit, per cent of a score neither. Groups at the floor are left out: they say nothing of
+    encodings.
     """
-    lines, shown, left_out = [], [], []
-    for row in rows:
-        if not row["named"] or not row["pairs"] or not is_number(row["theirs"]):
-            continue
-        if row["metric"] in no_share or row["theirs"] <= 0:
-            left_out.append(_short_title(row, rows))
-            continue
-        share = (-100 if row["better"] == "lower" else 100) / abs(row["theirs"])
-        mean = row["difference"] * share
-        low, high = sorted((row["difference_low"] * share, row["difference_high"] * share))
-        text = words.with_half_width(mean, (high - low) / 2, 1, signed=True) + " %"
-        nothing = math.nan
-        # Where all of them are at one length, or of one attention, that need not be said in every row.
-        lines.append(Line(_short_title(row, rows), mean, low, high, nothing, nothing, text, styles[row["encoding"]]))
-        shown.append({**{key: row[key] for key in GROUP}, "encoding": row["encoding"], "per_cent": mean, "low": low,
-                      "high": high, "pairs": row["pairs"], "p_holm": row["p_holm"]})  # fmt: skip
-    if len(lines) < 2:
+    named = [row for row in rows if row["named"] and row["pairs"]]
+    shown = [row for row in named if not row["at_floor"]]
+    if len(shown) < 2:
         return []
-    claim, baseline = rows[0]["claim"], rows[0]["baseline"]
-    svg = _forest(lines, f"{claim}: gain on {baseline}, in per cent of its score", "higher", str(baseline))
-    alt = f"{claim} against {baseline} in each group, with 95 % intervals"
-    title = f"{claim} against {baseline}, named by the suite"
-    notes = ["To the right is better, whichever way the metric runs."]
-    if left_out:
-        notes.append(
-            f"Left out: {words.listed(left_out)}, whose score has no per cent (a correlation, or not above 0)."
-        )
-    return [Picture("answer", "answer", {}, title, alt, tuple(notes), svg, pd.DataFrame(shown))]
+    at_floor = words.listed(_short_title(row, rows) for row in named if row["at_floor"])
+    claim, baseline = rows[0]["claim"], str(rows[0]["baseline"])
+    pictures: list[Picture] = []
+    for metric in dict.fromkeys(row["metric"] for row in shown):
+        own = [row for row in shown if row["metric"] == metric]
+        decimals = max(row["decimals"] for row in own)
+        lines = []
+        for row in own:
+            half = (row["difference_high"] - row["difference_low"]) / 2
+            text = words.with_half_width(row["difference"], half, decimals, signed=True)
+            # Where all of them are at one length, or of one attention, that need not be said in every row.
+            lines.append(
+                Line(_short_title(row, rows), row["difference"], row["difference_low"], row["difference_high"],
+                     math.nan, math.nan, text, styles[row["encoding"]], _seeds(row))
+            )  # fmt: skip
+        columns = [*GROUP, "encoding", "difference", "difference_low", "difference_high", "pairs", "p_holm"]
+        title = str(own[0]["title"])
+        svg = _forest(lines, f"{title}: {claim} less {baseline}", own[0]["better"], baseline)
+        notes = ["Differences paired by seed, with 95 % intervals; small points: the seeds; hollow: too few to claim."]
+        if at_floor and not pictures:
+            notes.append(f"Left out, as neither is better than a score without a model: {at_floor}.")
+        alt = f"{claim} against {baseline}, {title}, with 95 % intervals"
+        name = "answer" if len({row["metric"] for row in shown}) == 1 else f"answer-{metric}"
+        head = f"{claim} against {baseline}, named by the suite: {title}"
+        pictures.append(Picture(name, "answer", {}, head, alt, tuple(notes), svg, pd.DataFrame(own)[columns]))
+    return pictures
 
 
 def _short_title(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
@@ -150,7 +161,12 @@ def _forest(lines: Sequence[Line], axis: str, better: Any, baseline: str) -> str
                 axes.hlines(y - 0.22, line.item_low, line.item_high, color=MUTED, linewidth=1.2)
             if not math.isnan(line.low):
                 axes.hlines(y, line.low, line.high, color=line.look.colour, linewidth=1.8)
-            axes.plot([line.mean], [y], marker=line.look.marker, color=line.look.colour, markersize=6, linestyle="none")
+            if len(line.seeds) > 1:
+                axes.plot(line.seeds, [y + 0.24] * len(line.seeds), marker=".", color=line.look.colour, markersize=3,
+                          linestyle="none", alpha=0.8)  # fmt: skip
+            few: dict[str, Any] = {} if len(line.seeds) >= SEEDS_FOR_A_CLAIM else {"markerfacecolor": PAPER}
+            axes.plot([line.mean], [y], marker=line.look.marker, color=line.look.colour, markersize=6, linestyle="none",
+                      **few)  # fmt: skip
         axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=0)
         axes.set_ylim(-0.6, len(lines) - 0.4)
         axes.set_yticks([])

@@ -9,15 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from posenc.api.blocks import Aside, Block, Card, Group, Heading, List, Note, Paragraph
+from posenc.api.blocks import Aside, Block, Card, Group, Heading, List, Note, Paragraph, Table
 from posenc.api.sections import ReportSection, Section
-from posenc.objectives.metrics import without_share
 from posenc.records.record import is_number
 from posenc.report import words
 from posenc.report.facts import Dataset
 from posenc.report.figures import forests
 from posenc.report.places import Key, group_title, key_of
-from posenc.report.results import NO_TEST, verdict
+from posenc.report.results import BARRED, TESTED, barred, p_words, too_few
+from posenc.report.statistics.claims import FIRST, LEVEL, verdict
 from posenc.report.statistics.intervals import SEEDS_FOR_A_CLAIM, seeds_needed
 from posenc.report.statistics.tables import COLUMN, GROUP
 from posenc.report.view import View
@@ -30,12 +30,20 @@ class TheAnswer(ReportSection):
     def make(self, view: View) -> Section:
         """A headline, a card for each group of cells, and what may not be concluded."""
         suite, cells = view.manifest["suite"], view.manifest["cells"]
-        found = answer(view.summary, view.items, view.cost, view.data, suite, cells)
+        found = answer(view.summary, view.items, view.cost, view.data, suite, cells, view.alone)
         blocks: list[Block] = [Paragraph(found.headline, "headline")]
-        if pictures := forests.overview(chosen_rows(view.summary), view.looks, without_share(view.records)):
+        if pictures := forests.overview(chosen_rows(view.summary), view.looks):
             blocks.append(Group(tuple(map(view.figure, pictures))))
         if found.findings:
             blocks.append(Group(tuple(map(_card, found.findings)), "findings"))
+        if by_length := [(one.title, *row) for one in found.findings for row in one.lengths]:
+            blocks += [
+                Heading("By length"),
+                Note(
+                    "The same models at each length at which they were scored. The suite names the trained one alone."
+                ),
+                Table(("cells", "at", "scores", "difference"), tuple(by_length), title="Differences by length"),
+            ]
         if found.cautions:
             blocks += [Heading("What may not be concluded"), List(found.cautions, "cautions")]
         return Section("The answer", tuple(blocks), link="Answer")
@@ -52,16 +60,14 @@ def _card(finding: Finding) -> Card:
     return Card(finding.title, tuple(said), (finding.verdict,), "finding", finding.verdict.replace(" ", "-"))
 
 
-VERDICTS = ("better", "worse", "not told apart", "too few seeds", "no spread, no test", "no comparison", "described")
-
-
 @dataclass(frozen=True)
 class Finding:
     """What the runs say of one group of cells.
 
     Attributes:
-        verdict: one of VERDICTS. score: `rope 2.809, sinusoidal 3.158 bits per character (lower is better)`.
+        verdict: one of `claims.VERDICTS`. score: `rope 2.809, sinusoidal 3.158 bits per character (lower is better)`.
         difference: with its interval. surely: how surely. cost: of the encoding beside the baseline's.
+        lengths: where there is more than one, (evaluated length, scores, difference there) each.
     """
 
     place: dict[str, Any]
@@ -71,6 +77,7 @@ class Finding:
     difference: str
     surely: tuple[str, ...]
     cost: str
+    lengths: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,18 +128,27 @@ def answer(
     data: Iterable[Dataset],
     suite: Mapping[str, Any],
     cells: Iterable[Mapping[str, Any]],
+    alone: bool = False,
 ) -> Answer:
-    """The answer of a whole suite."""
+    """The answer of a whole suite.
+
+    Args:
+        alone: its cells ran one after another, so that their times tell of them.
+    """
     costs = {(key_of(row), row["encoding"]): row for row in cost.to_dict("records")}
     by_items = {tuple(row[name] for name in (*COLUMN, "encoding")): row for row in items.to_dict("records")}
     rows = chosen_rows(summary)
     findings = tuple(
-        _finding(row, by_items.get(tuple(row[name] for name in (*COLUMN, "encoding"))), costs) for row in rows
+        _finding(row, by_items.get(tuple(row[name] for name in (*COLUMN, "encoding"))), costs, summary, alone)
+        for row in rows
     )
     return Answer(_headline(findings, suite), findings, tuple(_cautions(rows, findings, data, suite, cells)))
 
 
-def _finding(row: dict[str, Any], item: Mapping[str, Any] | None, costs: Mapping[tuple[Key, Any], Any]) -> Finding:
+def _finding(
+    row: dict[str, Any], item: Mapping[str, Any] | None, costs: Mapping[tuple[Key, Any], Any], summary: pd.DataFrame,
+    alone: bool,
+) -> Finding:  # fmt: skip
     decimals, label, baseline = row["decimals"], str(row["label"]), row["theirs_label"]
     better = f", {row['better']} is better" if isinstance(row["better"], str) else ""
     scores = [f"{label} {words.number(row['mean'], decimals)}"]
@@ -146,46 +162,58 @@ def _finding(row: dict[str, Any], item: Mapping[str, Any] | None, costs: Mapping
     return Finding(
         place={key: row[key] for key in GROUP},
         title=group_title(row),
-        verdict=_verdict(row),
+        verdict=verdict(row),
         score=f"{', '.join(scores)} ({row['title']}{better})",
         difference=difference,
         surely=tuple(_surely(row, item)),
-        cost=_cost(row, costs),
+        cost=_cost(row, costs, alone),
+        lengths=tuple(_lengths(row, summary)),
     )
 
 
-def _verdict(row: Mapping[str, Any]) -> str:
-    if not row["named"]:
-        return "described"
-    if not row["pairs"]:
-        return "no comparison"
-    if row["pairs"] < SEEDS_FOR_A_CLAIM:
-        return "too few seeds"
-    if not is_number(row["p_holm"]):
-        return "no spread, no test"
-    return {"better than": "better", "worse than": "worse"}.get(verdict(row), "not told apart")
+def _lengths(row: Mapping[str, Any], summary: pd.DataFrame) -> Iterable[tuple[str, str, str]]:
+    """The difference at each length at which the same models were scored."""
+    same = summary
+    for key in (*GROUP, "split", "metric"):
+        same = same[same[key] == row[key]]
+    mine = same[same["encoding"] == row["encoding"]].sort_values("evaluated")
+    theirs = same[same["encoding"] == row["baseline"]].set_index("evaluated")["mean"]
+    if len(mine) < 2 or row["encoding"] == row["baseline"]:
+        return
+    for one in mine.to_dict("records"):
+        pair = [(row["label"], one["mean"]), (row["theirs_label"], theirs.get(one["evaluated"]))]
+        scores = ", ".join(
+            f"{label} {words.number(value, row['decimals'])}" for label, value in pair if is_number(value)
+        )
+        half = (one["difference_high"] - one["difference_low"]) / 2
+        apart = words.with_half_width(one["difference"], half, row["decimals"], signed=True)
+        apart = apart if one["pairs"] else str(one["why"] or one["baseline_note"] or "\u2013")
+        trained = " (trained)" if one["evaluated"] == one["length"] else ""
+        yield f"{one['evaluated']:,}{trained}", scores, apart
 
 
 def _surely(row: Mapping[str, Any], item: Mapping[str, Any] | None) -> Iterable[str]:
     """How surely, a sentence a reason."""
-    pairs, found = int(row["pairs"]), _verdict(row)
+    pairs, found = int(row["pairs"]), verdict(row)
     if not pairs:
         told = [row[key] for key in ("baseline_note", "why") if isinstance(row[key], str)]
         yield (told[0] if told else "Nothing to hold against the baseline was run here").rstrip(".") + "."
         return
     yield f"Over {words.plural(pairs, 'seed')}, paired" + ("." if pairs > 1 else ": no interval.")
-    if row["named"] and is_number(row["p_holm"]):
-        yield f"p {words.p_value(row['p_holm'])} (paired t, Holm over the comparisons named by the suite)."
-    if found == "no spread, no test":
-        yield NO_TEST[0].upper() + NO_TEST[1:]
+    if found in TESTED:
+        yield f"{p_words(row)} over the comparisons that the suite names."
+    if found in BARRED:
+        sentence = barred(found, row)
+        yield sentence[0].upper() + sentence[1:]
     if found == "too few seeds":
-        yield "Too few seeds for a claim: five needed."
+        yield too_few(pairs)
     if pairs > 1 and found in ("too few seeds", "not told apart", "described"):
-        needed = seeds_needed(row["difference"], row["difference_sd"])
+        needed = seeds_needed(row["difference"], row["difference_sd"], FIRST * LEVEL)
         yield (
-            f"If the difference and its spread are as observed, {needed} seeds would find it four times in five."
+            f"If the difference and its spread are as observed, a run of {needed} fresh seeds would find it four times"
+            " in five."
             if needed
-            else "A difference of the observed size would want more than a thousand seeds."
+            else "A difference of the observed size needs more than 1,000 fresh seeds to be found."
         )
     if item is not None and is_number(item["item_low"]):
         yield item_words(item, row["decimals"]) + "."
@@ -212,12 +240,13 @@ def item_words(item: Mapping[str, Any], decimals: int) -> str:
     return text
 
 
-def _cost(row: Mapping[str, Any], costs: Mapping[tuple[Key, Any], Any]) -> str:
+def _cost(row: Mapping[str, Any], costs: Mapping[tuple[Key, Any], Any], alone: bool) -> str:
     mine, theirs = costs.get((key_of(row), row["encoding"])), costs.get((key_of(row), row["baseline"]))
     if not mine or not theirs or row["encoding"] == row["baseline"]:
         return ""
     parts = []
-    for name, field in (("time a cell", "seconds"), ("peak memory", "peak_memory_bytes")):
+    work = ("time a cell", "seconds") if alone else ("FLOPs a token", "flops_per_token")
+    for name, field in (work, ("peak memory", "peak_memory_bytes")):
         if is_number(mine[field]) and is_number(theirs[field]) and theirs[field] > 0:
             parts.append(f"{name} {words.times(mine[field] / theirs[field])} the baseline's")
     if is_number(mine["parameters"]) and is_number(theirs["parameters"]):
@@ -239,7 +268,11 @@ def _headline(findings: Iterable[Finding], suite: Mapping[str, Any]) -> str:
             ("better", "better"),
             ("worse", "worse"),
             ("not told apart", "not told apart"),
-            ("too few seeds", "too few seeds for a claim"),
+            ("too few seeds", "not yet a claim, for want of seeds,"),
+            ("seeds missing", "no claim, as seeds are missing,"),
+            ("tests disagree", "no claim, as tests disagree,"),
+            ("no spread, no test", "without a spread, so no claim,"),
+            ("at the floor", "at the floor"),
             ("no comparison", "no comparison"),
             ("described", f"{claim} not run"),
         )
@@ -264,12 +297,12 @@ def _cautions(
         seeds = words.listed(few)
         yield (
             f"That one encoding is better than another, where {seeds} {'seed was' if few == [1] else 'seeds were'} run:"
-            " a claim wants five, and a comparison that the suite names."
+            " a claim needs five, and a comparison that the suite names."
         )
     if any(finding.verdict == "not told apart" for finding in findings):
         yield "That two encodings are equal where they are not told apart: these runs could not tell, which is less."
     if len({config["encoding"]["name"] for config in configs}) > 2:
-        yield "That the best of many means is the best encoding: the more are tried, the luckier the luckiest."
+        yield "That the best of many means is the best encoding: of more encodings, chance lifts the best one further."
     if any("generated" in warning for one in data for warning in one.warnings):
         names = words.listed(one.name for one in data if any("generated" in warning for warning in one.warnings))
         yield f"Anything of natural text from {names}: it was made by code."
@@ -281,4 +314,9 @@ def _cautions(
     lengths = {(config["task"], config["length"]) for config in configs}
     if len(lengths) == len({task for task, _ in lengths}):
         yield "What training at another length would give: each task was trained at one."
-    yield "Which encoding is faster: times were taken while training, perhaps beside other cells."
+    if any(row["pairs"] for row in rows):
+        yield (
+            "That a difference is there because seeds were added until it was: a suite that gets seeds after its"
+            " results were seen is judged at a stricter level."
+        )
+    yield "Which encoding is faster: `posenc bench` times them in turns."

@@ -79,7 +79,10 @@ def _table(table: ResultTable) -> Table:
         for length in table.lengths
     ]
     rows: list[tuple[str | Cell, ...]] = [(row.label, *map(_cell, row.entries), row.seeds) for row in table.rows]
-    kinds = ["baseline" if row.baseline else "" for row in table.rows]
+    at_floor = [all(entry.floor for entry in row.entries if entry.score) and row.seeds != "0" for row in table.rows]
+    kinds = [
+        "floor" if low else "baseline" if row.baseline else "" for row, low in zip(table.rows, at_floor, strict=True)
+    ]
     empty = ("",) * len(table.lengths)
     rows += [(name, Cell(score, "no model"), *empty) for name, score in table.references]
     kinds += ["reference"] * len(table.references)

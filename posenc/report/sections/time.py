@@ -1,4 +1,4 @@
-"""Scores at equal steps and at equal wall-clock."""
+"""Scores at equal steps and at equal cost: time, or FLOPs where times do not tell of the encodings alone."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from posenc.report.statistics.tables import GROUP
 from posenc.report.view import View
 
 SAID = (
-    "Validation at the end of training (equal steps), and what each encoding had reached when the fastest of its group"
-    " had done all its steps, on straight lines between validations. Times were taken while training, perhaps beside"
-    " other cells."
+    "Validation at the end of training (equal steps), and what each encoding had reached when the cheapest of its group"
+    " had done all its steps, on straight lines between validations."
+)
+TIMED = "Cost is training time: no two cells ran at once, and the seeds of each encoding agree within 10 %."
+COUNTED = (
+    "Cost is the FLOPs of the forward passes where cells ran beside others or the times of seeds differ by over 10 %:"
+    " such times tell of the machine. `posenc bench` times encodings in turns."
 )
 
 
@@ -28,11 +32,12 @@ class EqualTime(ReportSection):
     def make(self, view: View) -> Section | None:
         """One table for each group of cells with two encodings or more."""
         baseline = view.suite["baseline"]
-        found = walltime.equal_time(view.curves, baseline)
+        found = walltime.equal_cost(walltime.timed(view.curves, view.alone), baseline)
         if found.empty:
             return None
-        blocks = (Note(SAID), *titled(_tables(found, baseline)), Sources(view.sources("tables/time.csv")))
-        return Section("At equal wall-clock", blocks, link="Time", files={"time": found})
+        said = " ".join(text for text, unit in ((TIMED, "s"), (COUNTED, "FLOPs")) if (found["unit"] == unit).any())
+        blocks = (Note(f"{SAID} {said}"), *titled(_tables(found, baseline)), Sources(view.sources("tables/time.csv")))
+        return Section("At equal cost", blocks, link="Cost of a score", files={"time": found})
 
 
 def _tables(found: pd.DataFrame, baseline: str) -> Iterable[tuple[str, Table]]:
@@ -42,14 +47,16 @@ def _tables(found: pd.DataFrame, baseline: str) -> Iterable[tuple[str, Table]]:
         better = group["better"].iloc[0]
         title = f"{group_title(dict(zip(GROUP, place, strict=True)))}: validation {group['title'].iloc[0]}"
         title += f", {better} is better" if isinstance(better, str) else ""
-        limit = words.duration(group["limit"].iloc[0])
-        head = ["encoding", "training time", "at equal steps", f"after {limit}"]
+        in_time = group["unit"].iloc[0] == "s"
+        shown = words.duration if in_time else words.flops
+        limit = shown(group["limit"].iloc[0])
+        head = ["encoding", "training time" if in_time else "FLOPs", "at equal steps", f"after {limit}"]
         rows = []
         for row in group.to_dict("records"):
-            texts = [str(row["label"]), words.duration(row["seconds"])]
+            texts = [str(row["label"]), shown(row["cost"])]
             texts.append(words.with_half_width(row["at_end"], row["at_end_half"], decimals))
-            in_time = words.with_half_width(row["in_time"], row["in_time_half"], decimals)
-            texts.append(in_time if row["n"] else str(row["why"]))
+            then = words.with_half_width(row["in_time"], row["in_time_half"], decimals)
+            texts.append(then if row["n"] else str(row["why"]))
             if baseline:
                 apart = words.with_half_width(row["difference"], row["difference_half"], decimals, signed=True)
                 texts.append("baseline" if row["encoding"] == baseline else apart if row["pairs"] else "\u2013")
@@ -57,7 +64,7 @@ def _tables(found: pd.DataFrame, baseline: str) -> Iterable[tuple[str, Table]]:
         if baseline:
             head.append(f"difference from {baseline} then")
         keys = [
-            (row["label"], row["seconds"], row["at_end"], row["in_time"], row["difference"])[: len(head)]
+            (row["label"], row["cost"], row["at_end"], row["in_time"], row["difference"])[: len(head)]
             for row in group.to_dict("records")
         ]
         yield title, Table(tuple(head), tuple(map(keyed, rows, keys)))

@@ -15,6 +15,8 @@ LEVEL = 0.95
 SEEDS_FOR_A_CLAIM = 5
 POWER = 0.8
 MOST_SEEDS = 1000
+SURE = 10
+"""A shift of so many limits is found always: SciPy's series of the noncentral t ends in no number far beyond."""
 NO_SPREAD = 1e-9
 """Values that differ by less than this, over their size, are equal but for rounding."""
 
@@ -60,20 +62,22 @@ def holm(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def power(effect: float, seeds: int) -> float:
-    """How often the two-sided paired t-test at 5 % finds a true difference of `effect` standard deviations.
+def power(effect: float, seeds: int, level: float = 1 - LEVEL) -> float:
+    """How often the two-sided paired t-test at a level finds a true difference of `effect` standard deviations.
 
     The standard deviation is that of the differences. Cohen 1988, section 2.3: by the noncentral t distribution.
     """
     freedom, shift = seeds - 1, abs(effect) * math.sqrt(seeds)
-    limit = float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    limit = float(stats.t.isf(level / 2, freedom))
+    if shift > SURE * limit:
+        return 1.0
     # A large shift leaves nothing in the lower tail, where SciPy's series ends in no number.
     lower = float(stats.nct.cdf(-limit, freedom, shift)) if shift < 5 else 0.0
     return float(stats.nct.sf(limit, freedom, shift)) + lower
 
 
-def seeds_needed(difference: float, sd: float) -> int | None:
-    """The fewest seeds with which four of five repetitions would find a difference of this size at 5 %.
+def seeds_needed(difference: float, sd: float, level: float = 1 - LEVEL) -> int | None:
+    """The fewest seeds with which four of five repetitions would find a difference of this size at a level.
 
     Taken as if the observed difference and standard deviation were the true ones, and never fewer than a claim
     needs. None where more than a thousand are needed, or where nothing can be said (one seed, no difference).
@@ -82,13 +86,13 @@ def seeds_needed(difference: float, sd: float) -> int | None:
         return None
     if sd == 0:
         return SEEDS_FOR_A_CLAIM
-    effect = difference / sd
-    if power(effect, MOST_SEEDS) < POWER:
+    effect = difference / sd  # perhaps infinite
+    if power(effect, MOST_SEEDS, level) < POWER:
         return None
     low, high = 1, MOST_SEEDS  # one seed tells nothing, and power grows with the seeds: halve the range
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(effect, middle) >= POWER else (middle, high)
+        low, high = (low, middle) if power(effect, middle, level) >= POWER else (middle, high)
     return max(high, SEEDS_FOR_A_CLAIM)
 
 

@@ -97,12 +97,18 @@ def sums_of(metric: Metric, arrays: Mapping[str, Any]) -> Sums | None:
     return Sums(np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=1), _pearson)
 
 
-def draws(items: int, seed: int = 0) -> Iterable[Numbers]:
-    """How often each of N items is drawn in each resample: (B, N) parts, the same ones for all that is compared."""
+def draws(items: int, running: bool = False, seed: int = 0) -> Iterable[Numbers]:
+    """How often each of N items is drawn in each resample: (B, N) parts, the same ones for all that is compared.
+
+    Of a running text blocks of N^(1/3) neighbours are drawn, round its end to its beginning (Politis and Romano 1992):
+    one by one, items that are alike would make the interval too narrow.
+    """
     generator = np.random.default_rng([seed, items])
+    block = max(1, round(items ** (1 / 3))) if running else 1
     for start in range(0, RESAMPLES, PART):
         size = min(PART, RESAMPLES - start)
-        yield generator.multinomial(items, np.full(items, 1 / items), size=size).astype(float)
+        firsts = generator.multinomial(-(-items // block), np.full(items, 1 / items), size=size).astype(float)
+        yield sum((np.roll(firsts, shift, axis=1) for shift in range(1, block)), firsts)
 
 
 def _spearman(counts: Numbers, answer: Numbers, truth: Numbers) -> Numbers:
@@ -122,15 +128,15 @@ def _spearman(counts: Numbers, answer: Numbers, truth: Numbers) -> Numbers:
 
 def resampled(metric: Metric, models: Sequence[Mapping[str, Any]]) -> Numbers | None:
     """(M, B): the metric of each of M models in each resample, the same draws for all; None where it has no items."""
-    size = len(next(iter(models[0].values())))
+    parts = draws(len(next(iter(models[0].values()))), metric.running)
     if metric.over == "spearman" and all(set(metric.items) <= one.keys() for one in models):
         pairs = [tuple(np.asarray(one[name], float) for name in metric.items) for one in models]
-        return np.concatenate([np.stack([_spearman(part, *pair) for pair in pairs]) for part in draws(size)], axis=1)
+        return np.concatenate([np.stack([_spearman(part, *pair) for pair in pairs]) for part in parts], axis=1)
     found = [sums_of(metric, one) for one in models]
     known = [one for one in found if one is not None]
     if len(known) < len(models):
         return None
-    return np.concatenate([np.stack([s.value(part @ s.each) for s in known]) for part in draws(size)], axis=1)
+    return np.concatenate([np.stack([s.value(part @ s.each) for s in known]) for part in parts], axis=1)
 
 
 def percentiles(values: Numbers) -> tuple[float, float]:
@@ -169,13 +175,23 @@ def load(store: Store, record: Record) -> dict[tuple[str, int], dict[str, Any]]:
     return found
 
 
-def item_table(
-    store: Store, records: Iterable[Record], manifest: Mapping[str, Any], unread: list[str] | None = None
-) -> pd.DataFrame:
-    """For each encoding beside the baseline, in the main metric: the interval of its difference over the test items.
+class ItemTables(NamedTuple):
+    """What resampling the test items tells.
 
-    item_low, item_high: of the difference of the seeds' means, the seeds held as they are, 95 % (paired bootstrap).
-    mcnemar: for right or wrong items, (seed, right by this one alone, by the baseline alone, exact p) of each seed.
+    differences: for each encoding beside the baseline, in the main metric: item_low, item_high, of the difference of
+        the seeds' means, the seeds held as they are, 95 % (paired bootstrap). mcnemar: for right or wrong items, (seed,
+        right by this one alone, by the baseline alone, exact p) of each seed.
+    scores: for every encoding: own_low, own_high, of its seeds' mean itself.
+    """
+
+    differences: pd.DataFrame
+    scores: pd.DataFrame
+
+
+def item_tables(
+    store: Store, records: Iterable[Record], manifest: Mapping[str, Any], unread: list[str] | None = None
+) -> ItemTables:
+    """All items of a suite, resampled.
 
     Args:
         unread: takes a line for each cell whose items are damaged: its encoding and the baseline have no interval.
@@ -211,39 +227,59 @@ def item_table(
             group = groups.setdefault(tuple(key[name] for name in COLUMN), {})
             group.setdefault(place["encoding"], {})[place["seed"]] = arrays
     rows: list[dict[str, Any]] = []
+    scores: list[dict[str, Any]] = []
     for place_key, group in groups.items():
         place = dict(zip(COLUMN, place_key, strict=True))
-        for row in _differences(metrics[place["metric"]], group, baseline):
+        values = _values(metrics[place["metric"]], group)
+        for name, seeds in group.items():
+            if values is not None and (*(place[key] for key in GROUP), name) not in absent:
+                low, high = percentiles(np.mean([values[name, seed] for seed in seeds], axis=0))
+                scores.append({**place, "encoding": name, "own_low": low, "own_high": high})
+        for row in _differences(metrics[place["metric"]], group, values, baseline):
             both = [(*(place[key] for key in GROUP), name) for name in (row["encoding"], baseline)]
             gone = [absent[cells] for cells in both if cells in absent]
             rows.append({**place, "baseline": baseline, **row, **(_NOTHING | {"why": gone[0]} if gone else {})})
-    return pd.DataFrame(rows, columns=list(FIELDS))
+    columns = (*COLUMN, "encoding", "own_low", "own_high")
+    return ItemTables(pd.DataFrame(rows, columns=list(FIELDS)), pd.DataFrame(scores, columns=list(columns)))
+
+
+Group = Mapping[Any, Mapping[Any, Mapping[str, Any]]]
+"""Arrays over the items by encoding and seed."""
+
+
+def _sizes(group: Group) -> set[int]:
+    return {len(next(iter(arrays.values()))) for seeds in group.values() for arrays in seeds.values()}
+
+
+def _values(metric: Metric, group: Group) -> dict[tuple[Any, Any], Numbers] | None:
+    """The metric of each encoding and seed in each resample; None where it has no items, or they differ in number."""
+    models = [(name, seed) for name, seeds in group.items() for seed in seeds]
+    if len(_sizes(group)) > 1:
+        return None
+    values = resampled(metric, [group[name][seed] for name, seed in models])
+    return None if values is None else dict(zip(models, values, strict=True))
 
 
 def _differences(
-    metric: Metric, group: Mapping[Any, Mapping[Any, Mapping[str, Any]]], baseline: Any
+    metric: Metric, group: Group, values: Mapping[tuple[Any, Any], Numbers] | None, baseline: Any
 ) -> Iterable[dict[str, Any]]:
     """A row for each encoding that shares seeds and items with the baseline."""
     theirs = group.get(baseline)
     if not theirs:
         return
-    models = [(name, seed, arrays) for name, seeds in group.items() for seed, arrays in seeds.items()]
-    sizes = {len(next(iter(arrays.values()))) for _, _, arrays in models}
+    sizes = _sizes(group)
     empty = {**_NOTHING, "items": max(sizes), "seeds": 0, "why": None}
     if len(sizes) > 1:
         why = "the cells were scored on different items"
         yield from ({**empty, "encoding": name, "why": why} for name in group if name != baseline)
         return
-    values = resampled(metric, [arrays for _, _, arrays in models])
     if values is None:
         return
-    by_model = {(name, seed): values[index] for index, (name, seed, _) in enumerate(models)}
     for name, mine in group.items():
         seeds = [seed for seed in mine if seed in theirs]
         if name == baseline or not seeds:
             continue
-        difference = np.mean([by_model[name, seed] - by_model[baseline, seed] for seed in seeds], axis=0)
-        low, high = percentiles(difference)
+        low, high = percentiles(np.mean([values[name, seed] - values[baseline, seed] for seed in seeds], axis=0))
         tests = tuple(_discordant(metric, seed, mine[seed], theirs[seed]) for seed in seeds)
         yield {
             **empty,

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from posenc.records.record import (
+    MACHINE,
     NOT_RUN_YET,
     Record,
     coordinates,
@@ -21,6 +22,7 @@ from posenc.records.record import (
     labels,
     variants,
 )
+from posenc.report.statistics import claims
 from posenc.report.statistics.intervals import SEEDS_FOR_A_CLAIM, holm, interval
 from posenc.report.words import listed, plural
 
@@ -55,7 +57,7 @@ CELL_FIELDS = {
 }
 
 SCORE_FIELDS = (
-    *("id", "name", "suite", *GROUP, "encoding", "label", "seed", "status", "reason"),
+    *("id", "name", "suite", *GROUP, "encoding", "label", "seed", "status", "reason", "cause"),
     *("split", "evaluated", "metric", "title", "better", "main", "value", "items", "why"),
     *CELL_FIELDS,
 )
@@ -86,7 +88,7 @@ def scores_frame(records: Iterable[Record], manifest: Mapping[str, Any] | None =
         config = record["config"]
         metric = main.get(config.get("task"), {})
         cell = {
-            **{key: record.get(key) for key in ("id", "name", "suite", "status", "reason")},
+            **{key: record.get(key) for key in ("id", "name", "suite", "status", "reason", "cause")},
             **coordinates(config),
             "variant": by_id.get(record["id"], ""),
             "label": named.get(record["id"]) or coordinates(config)["encoding"],
@@ -135,14 +137,32 @@ def _planned(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def summary(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """What the scores of a suite come to: `described`, and judged as one family of comparisons."""
+    return judged(described(frame, manifest), manifest)
+
+
+def judged(rows: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows of `described` with what holds of all comparisons together: named, looks, p_holm."""
+    looks = claims.looks(manifest)
+    result = rows.assign(named=_named(rows), looks=looks)
+    tested = result["named"] & (result["pairs"] >= SEEDS_FOR_A_CLAIM) & result["p"].notna()
+    at_look = [claims.at_look(p, looks) for p in holm(list(result.loc[tested, "p"]))]
+    result.loc[tested, "p_holm"] = at_look
+    return result
+
+
+def described(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
     """A row for each encoding, task, attention, trained length and evaluated length.
 
     mean, sd, low, high: over the n seeds that have a score (95 % interval, Student's t), of the `cells` asked for.
     difference, difference_sd, difference_low, difference_high: from the baseline, over the `pairs` of seeds that both
-        have.
+        have; in `differences` each of them, a space between.
     named: whether the suite named this comparison beforehand: its claim against its baseline, in the main metric of
         the task's first test split, at the trained length.
-    p, p_holm: of the paired t-test, and Holm-adjusted over the comparisons named that have seeds enough for a claim.
+    p, p_holm: of the paired t-test, and Holm-adjusted over the comparisons named that have seeds enough for a claim,
+        for so many `looks` (`claims`). p_flips, p_skewed: of the tests that may contradict it.
+    lacking: which seeds of either arm are missing for a cause that lies in training, or are still to come.
+    at_floor: False; see `floors`.
     why: why there is no mean. note: why seeds are missing. baseline_note: why the difference is missing or over fewer.
     """
     baseline, claim = manifest["suite"].get("baseline"), manifest["suite"].get("claim") or ""
@@ -169,11 +189,7 @@ def summary(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
                     **_difference(name, baseline, scores, column),
                 }
             )
-    result = pd.DataFrame(rows, columns=list(_SUMMARY_FIELDS))
-    result["named"] = _named(result)
-    tested = result["named"] & (result["pairs"] >= SEEDS_FOR_A_CLAIM) & result["p"].notna()
-    result.loc[tested, "p_holm"] = holm(list(result.loc[tested, "p"]))
-    return result
+    return pd.DataFrame(rows, columns=list(_SUMMARY_FIELDS))
 
 
 def _named(result: pd.DataFrame) -> pd.Series[bool]:
@@ -185,6 +201,7 @@ def _named(result: pd.DataFrame) -> pd.Series[bool]:
         result["main"].astype(bool)
         & (result["evaluated"] == result["length"])
         & (result["encoding"] == result["claim"])
+        & (result["split"] != "theory")  # what follows from a definition is no experiment
     )
     return own & (result["split"] == first.reindex(result.index))
 
@@ -192,8 +209,8 @@ def _named(result: pd.DataFrame) -> pd.Series[bool]:
 _SUMMARY_FIELDS = (
     *(*COLUMN, "title", "better", "main", "encoding", "label", "package", "baseline", "claim", "named"),
     *("n", "cells", "mean", "sd", "low", "high", "seeds", "why", "note"),
-    *("pairs", "difference", "difference_sd", "difference_low", "difference_high"),
-    *("p", "p_holm", "baseline_note"),
+    *("pairs", "differences", "difference", "difference_sd", "difference_low", "difference_high"),
+    *("p", "p_holm", "p_flips", "p_skewed", "looks", "lacking", "at_floor", "baseline_note"),
 )
 
 
@@ -247,17 +264,39 @@ def _difference(name: str, baseline: Any, scores: dict[str, dict[Any, float]], c
     elif len(seeds) < max(len(mine), len(theirs)):
         note = f"difference over {plural(len(seeds), 'seed')} that the baseline {baseline} has as well"
         note += ": no interval" if len(seeds) == 1 else ""
-    result = interval([mine[seed] - theirs[seed] for seed in seeds])
+    differences = [mine[seed] - theirs[seed] for seed in seeds]
+    result = interval(differences)
     return {
         "pairs": len(seeds),
         "difference": result.mean,
         "difference_sd": result.sd,
         "p": result.p,
         "p_holm": math.nan,
+        "differences": " ".join(map(repr, differences)),
+        "p_flips": claims.sign_flips(differences),
+        "p_skewed": claims.skewed_p([mine[seed] for seed in seeds], [theirs[seed] for seed in seeds]),
+        "lacking": _lacking(name, baseline, column) if seeds else "",
+        "at_floor": False,
         "baseline_note": note,
         "difference_low": result.low,
         "difference_high": result.high,
     }
+
+
+def _lacking(name: str, baseline: Any, column: pd.DataFrame) -> str:
+    """The seeds of an encoding and of the baseline that have no score, but for those that the machine lost; or "".
+
+    Diverged and failed seeds are the worst of a comparison: what is left of it would claim too much.
+    """
+    if not column["value"].isna().any():
+        return ""
+    both = column[column["encoding"].isin([name, baseline]) & column["value"].isna()]
+    gone = both[both["cause"] != MACHINE]
+    parts = (
+        f"{encoding}: {plural(len(rows), 'seed')} {listed(sorted(rows['seed']))} ({listed(rows['why'].dropna())})"
+        for encoding, rows in gone.groupby("encoding", sort=False)
+    )
+    return "; ".join(parts)
 
 
 def references(records: Iterable[Record], manifest: Mapping[str, Any] | None = None) -> pd.DataFrame:

@@ -1,52 +1,89 @@
-"""Scores at equal wall-clock: what each encoding had reached when the fastest of its group had done all its steps."""
+"""Scores at equal cost: what each encoding had reached when the cheapest of its group had done all its steps.
+
+Cost is time where times tell of the encodings alone, else the FLOPs of the forward passes.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from posenc.records.record import Record, dig
 from posenc.report.statistics.intervals import interval
 from posenc.report.statistics.tables import GROUP
 
-FIELDS = (*GROUP, "encoding", "label", "n", "seconds", "limit", "title", "better", "at_end", "at_end_half", "in_time",
-          "in_time_half", "pairs", "difference", "difference_half", "why")  # fmt: skip
+AGREE = 0.1
+"""Seeds of an encoding whose training times lie further apart, over their mean, ran beside something else."""
+
+FIELDS = (*GROUP, "encoding", "label", "n", "cost", "limit", "unit", "title", "better", "at_end", "at_end_half",
+          "in_time", "in_time_half", "pairs", "difference", "difference_half", "why")  # fmt: skip
 
 
-def reached(seconds: Sequence[float], values: Sequence[float], limit: float, better: Any) -> float:
-    """The best validation score by a time, on straight lines between the best scores at each validation.
+def ran_alone(records: Iterable[Record]) -> bool:
+    """Whether no two cells ran at the same time, as their records tell to the second."""
+    spans = []
+    for record in records:
+        started, ended = (dig(record, ("times", key)) for key in ("started", "ended"))
+        if record["status"] not in ("done", "failed", "timed_out") or started == ended:
+            continue
+        if not (isinstance(started, str) and isinstance(ended, str)):
+            return False
+        spans.append((started, ended))
+    return all(one[1] <= other[0] for one, other in pairwise(sorted(spans)))
+
+
+def timed(curves: pd.DataFrame, alone: bool) -> pd.DataFrame:
+    """Learning curves with a `cost` and its `unit`: a group's seconds where cells ran alone and the seeds of each of
+    its encodings agree, else FLOPs; rows whose FLOPs are not recorded are left out.
+    """
+    parts = []
+    for _, group in curves.groupby(GROUP, dropna=False, sort=False):
+        ends = group.groupby(["encoding", "seed"])["seconds"].max().dropna()
+        spread = ends.groupby("encoding").agg(lambda x: (x.max() - x.min()) / x.mean() if x.mean() else 0.0)
+        if alone and len(ends) and (spread <= AGREE).all() and group["seconds"].notna().all():
+            parts.append(group.assign(cost=group["seconds"].astype(float), unit="s"))
+        else:
+            flops = pd.to_numeric(group["tokens"]) * pd.to_numeric(group["flops_per_token"])
+            parts.append(group.assign(cost=flops, unit="FLOPs").dropna(subset=["cost"]))
+    return pd.concat(parts, ignore_index=True) if parts else curves.assign(cost=[], unit=[])
+
+
+def reached(costs: Sequence[float], values: Sequence[float], limit: float, better: Any) -> float:
+    """The best validation score by a cost, on straight lines between the best scores at each validation.
 
     NaN before the first validation. Without the lines, an encoding one per cent slower would lose a whole
     validation interval.
     """
-    times = np.asarray(seconds, float)
-    if not len(times) or limit < times[0]:
+    spent = np.asarray(costs, float)
+    if not len(spent) or limit < spent[0]:
         return math.nan
     best = np.minimum.accumulate(values) if better == "lower" else np.maximum.accumulate(values)
-    return float(np.interp(limit, times, best))
+    return float(np.interp(limit, spent, best))
 
 
-def equal_time(curves: pd.DataFrame, baseline: Any) -> pd.DataFrame:
-    """A row for each encoding of a group with two encodings or more.
+def equal_cost(curves: pd.DataFrame, baseline: Any) -> pd.DataFrame:
+    """A row for each encoding of a group with two encodings or more, of curves that are `timed`.
 
-    limit: for each seed the training seconds of the fastest encoding of the group; their mean stands here.
+    limit: for each seed the cost of the cheapest encoding of the group; their mean stands here.
     at_end: the best validation score at the end of training. in_time: by `limit`. The halves are of 95 % intervals;
     the difference is of `in_time` from the baseline's, paired by seed.
     """
     rows: list[dict[str, Any]] = []
     for place, group in curves.groupby(GROUP, dropna=False, sort=False):
         runs: dict[tuple[Any, Any], pd.DataFrame] = {
-            key: run.sort_values("seconds") for key, run in group.groupby(["encoding", "seed"], sort=False)
+            key: run.sort_values("cost") for key, run in group.groupby(["encoding", "seed"], sort=False)
         }
         names = list(dict.fromkeys(name for name, _ in runs))
         if len(names) < 2:
             continue
         # Seeds that every encoding has: else the fastest of a seed would be one of fewer.
         seeds = [seed for seed in group["seed"].unique() if all((name, seed) in runs for name in names)]
-        limits = {seed: min(runs[name, seed]["seconds"].max() for name in names) for seed in seeds}
+        limits = {seed: min(runs[name, seed]["cost"].max() for name in names) for seed in seeds}
         better = group["better"].iloc[0]
         scores = {name: _scores(name, seeds, runs, limits, better) for name in names}
         for name in names:
@@ -61,8 +98,9 @@ def equal_time(curves: pd.DataFrame, baseline: Any) -> pd.DataFrame:
                     "encoding": name,
                     "label": mine["label"].iloc[0],
                     "n": len(in_time),
-                    "seconds": float(np.mean([runs[name, s]["seconds"].max() for s in seeds])) if seeds else math.nan,
+                    "cost": float(np.mean([runs[name, s]["cost"].max() for s in seeds])) if seeds else math.nan,
                     "limit": float(np.mean(list(limits.values()))) if limits else math.nan,
+                    "unit": group["unit"].iloc[0],
                     "title": group["title"].iloc[0],
                     "better": better,
                     "at_end": end.mean,
@@ -89,7 +127,7 @@ def _scores(
     for seed in seeds:
         run = runs[name, seed]
         ends[seed] = float(run["value"].min() if better == "lower" else run["value"].max())
-        value = reached(list(run["seconds"]), list(run["value"]), limits[seed], better)
+        value = reached(list(run["cost"]), list(run["value"]), limits[seed], better)
         if not math.isnan(value):
             in_time[seed] = value
     return ends, in_time
