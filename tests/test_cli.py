@@ -85,6 +85,7 @@ def test_lists_and_descriptions_answer(tmp_path: Path) -> None:
     assert "FLOPs" in plan.stdout
 
 
+@pytest.mark.slow
 def test_check_passes_for_rope(tmp_path: Path) -> None:
     done = posenc("check", "rope", "--lengths", "72", "--rounds", "0", folder=tmp_path)
     assert done.returncode == 0

@@ -301,7 +301,9 @@ CASES: dict[str, dict[str, Tensor]] = {
 
 @FORMS
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("backend", ["auto", "reference", "sdpa", "blocks", "flex"])
+@pytest.mark.parametrize(
+    "backend", ["auto", "reference", "sdpa", "blocks", pytest.param("flex", marks=pytest.mark.slow)]
+)
 @torch.no_grad()
 def test_a_window_hides_what_is_further_back_in_every_backend(backend: str, case: str, form: str) -> None:
     given, tokens = CASES[case], tokens_of(2, 20)

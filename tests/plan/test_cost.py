@@ -113,8 +113,10 @@ def test_whatever_the_encoding(encoding: str) -> None:
 
 @pytest.mark.parametrize("form", ["encoder", "decoder"])
 @pytest.mark.parametrize(
-    "encoding", ["none", "alibi", "t5(buckets=8, max_distance=16)", "pope", "permuteformer", "cosformer"]
-)
+    "encoding",
+    ["t5(buckets=8, max_distance=16)",
+     *(pytest.param(one, marks=pytest.mark.slow) for one in ("none", "alibi", "pope", "permuteformer", "cosformer"))],
+)  # fmt: skip
 def test_each_linear_form_by_a_few_widths(encoding: str, form: Any) -> None:
     """To the digit, though some go from chunk to chunk both ways; a band's far states begin where none is counted."""
     backbone = BackboneConfig(
@@ -131,8 +133,12 @@ def test_each_linear_form_by_a_few_widths(encoding: str, form: Any) -> None:
         torch.testing.assert_close(found[::12], exact, rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("attention", ["softmax", "performer"])
-@pytest.mark.parametrize("task", ["multi30k", "glue/mrpc"])
+@pytest.mark.parametrize(
+    ("task", "attention"),
+    [("multi30k", "softmax"), ("glue/mrpc", "performer"),
+     pytest.param("glue/mrpc", "softmax", marks=pytest.mark.slow),
+     pytest.param("multi30k", "performer", marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_packed_rows_are_counted_as_they_are_packed(task: str, attention: str) -> None:
     cell = cell_of(task, training__packed=True, training__accumulate=2, backbone__attention=attention)
     assert_alike(cost.Costs(None).work(cell), cell)

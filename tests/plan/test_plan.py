@@ -319,7 +319,7 @@ def test_the_suite_paper_has_every_task_of_the_paper_and_its_own_rows() -> None:
     assert all(cell.parent in parents for cell in made.cells if cell.config["task"].startswith(("glue/", "cail")))
 
 
-@pytest.mark.parametrize("attention", ["softmax", "performer"])
+@pytest.mark.parametrize("attention", ["softmax", pytest.param("performer", marks=pytest.mark.slow)])
 def test_each_encoding_that_does_not_fit_a_backbone_is_its_own_cells_matter(tmp_path: Path, attention: str) -> None:
     """Head widths of 30 and 15, in every form, at one length: who cannot says why, and all others can be counted."""
     odd = {

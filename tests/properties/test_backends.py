@@ -81,6 +81,7 @@ def test_a_vector_for_each_pair_of_tokens(named: Any) -> None:
     assert found.passed is False and "64 numbers or more for each pair of tokens" in found.why
 
 
+@pytest.mark.slow
 def test_what_is_sound_passes_all_five(named: Any) -> None:
     found = named(Shaw, graph=True)
     assert [found[name].passed for name in ("backends", "mixed precision", "state", "graph", "memory")] == [True] * 5

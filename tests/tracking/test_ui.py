@@ -74,7 +74,7 @@ def test_a_server_that_loses_its_port_at_the_start_is_not_announced(
     assert said == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_what_is_announced_answers_and_ends(tmp_path: Path, store: Store, number: signal.Signals) -> None:
     process = start(tmp_path, "ui", "--port", "0")
     try:

@@ -79,7 +79,7 @@ def test_a_record_has_the_scores_after_each_stage_at_its_length(tmp_path: Path) 
     assert all(row["value"] is not None for row in record["scores"]), "learned has room for the longest stage"
 
 
-@pytest.mark.parametrize("stop", [1, 3, 4, 5, 6])
+@pytest.mark.parametrize("stop", [3, 4, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 5, 6))])
 def test_stopped_within_or_between_stages_it_goes_on_to_the_same_numbers_to_the_bit(tmp_path: Path, stop: int) -> None:
     cell = cell_of()
     whole = train(cell, tmp_path / "whole")

@@ -25,6 +25,7 @@ from posenc.training.loop import Loop
 from posenc.training.optimiser import rate
 from posenc.training.terms import StoppedError, Terms
 
+SLOW = pytest.mark.slow
 TINY = {
     "backbone.layers": 1, "backbone.width": 16, "backbone.heads": 2, "backbone.feedforward": 16, "training.steps": 6,
     "training.batch": 4, "training.validate_every": 2, "training.log_every": 1, "evaluation.tokens": 256,
@@ -62,8 +63,11 @@ def test_a_rerun_gives_the_same_numbers_to_the_bit(tmp_path: Path, attention: st
         assert [{**row, "seconds": 0} for row in curves[0]] == [{**row, "seconds": 0} for row in curves[1]]
 
 
-@pytest.mark.parametrize("attention", ["softmax", "performer"])
-@pytest.mark.parametrize("stop", [1, 3, 5])
+@pytest.mark.parametrize(
+    ("stop", "attention"),
+    [(3, "softmax"), (5, "performer"),
+     *(pytest.param(*one, marks=SLOW) for one in ((1, "softmax"), (5, "softmax"), (1, "performer"), (3, "performer")))],
+)  # fmt: skip
 def test_a_stopped_cell_goes_on_to_the_same_numbers_to_the_bit(tmp_path: Path, attention: str, stop: int) -> None:
     changes = {"backbone__attention": attention, "backbone__dropout": 0.1, "backbone__redraw": 2}
     cell = cells("learned", **changes)[0]
@@ -95,13 +99,19 @@ def outcome(record: Record) -> tuple[Any, ...]:
     return tuple(record[key] for key in ("status", "scores", "best_step", "checkpoint", "tokens_seen"))
 
 
-@pytest.mark.parametrize("damage", ["cut", "code", "other", "bits", "foreign"])
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
+    return outcome(train(cells("learned")[0], tmp_path_factory.mktemp("whole")))
+
+
+@pytest.mark.parametrize(
+    "damage", ["bits", *(pytest.param(one, marks=SLOW) for one in ("cut", "code", "other", "foreign"))]
+)
 def test_a_damaged_checkpoint_is_refused_and_said_and_the_numbers_are_those_of_an_undisturbed_run(
-    tmp_path: Path, damage: str, fresh_seed: int
+    tmp_path: Path, damage: str, fresh_seed: int, undisturbed: tuple[Any, ...]
 ) -> None:
     """The one before is taken, or else the cell begins again: never other numbers (89 % of flipped bits gave some)."""
     cell, dice = cells("learned")[0], random.Random(fresh_seed)
-    whole = outcome(train(cell, tmp_path / "whole"))
     for before in (False, True):
         folder = tmp_path / f"{before}"
         path = stopped_at(cell, folder, 2, *([3] if before else []))
@@ -120,7 +130,7 @@ def test_a_damaged_checkpoint_is_refused_and_said_and_the_numbers_are_those_of_a
             changed[dice.randrange(len(raw))] ^= 1 << dice.randrange(8)
             path.write_bytes(bytes(changed))
         record = train(cell, folder)
-        assert outcome(record) == whole
+        assert outcome(record) == undisturbed
         (remark,) = record["remarks"]
         assert "checkpoint.pt" in remark
         assert remark.endswith("the cell went on from step 2" if before else "the cell began again")
@@ -191,7 +201,9 @@ def test_one_lengths_failure_is_that_lengths(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("backend", ["reference", "sdpa", "auto"])
-@pytest.mark.parametrize("encoding", ["rope", "rope(fraction=0.5)", "rope+t5", "rope+shaw"])
+@pytest.mark.parametrize(
+    "encoding", ["rope", *(pytest.param(one, marks=SLOW) for one in ("rope(fraction=0.5)", "rope+t5", "rope+shaw"))]
+)
 def test_rotations_train_in_bfloat16_by_every_backend(tmp_path: Path, encoding: str, backend: str) -> None:
     (cell,) = cells(encoding, runtime__precision="bfloat16", runtime__backend=backend, training__steps=2)
     if cell.why_not:
