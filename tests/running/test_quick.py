@@ -1,4 +1,4 @@
-"""What takes minutes: the suite `quick` with two of its seeds, and a real task on real data. `nox -s slow`."""
+"""What takes minutes: the suite `quick` with one of its seeds, and a real task on real data. `nox -s slow`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def run(*arguments: str, folder: Path) -> str:
 
 
 def test_quick_tells_encodings_apart(tmp_path: Path) -> None:
-    output = run("quick", "--seeds", "0,1", folder=tmp_path)
-    assert "18 cells" in output
+    output = run("quick", "--seeds", "0", folder=tmp_path)
+    assert "9 cells" in output
     scores: dict[tuple[str, str, int], list[float]] = {}
     for record in Store(tmp_path / "results" / "quick").records():
         assert record["status"] == "done", record["traceback"]
@@ -34,7 +34,6 @@ def test_quick_tells_encodings_apart(tmp_path: Path) -> None:
                 config = record["config"]
                 key = (config["backbone"]["attention"], config["encoding"]["name"], row["length"])
                 scores.setdefault(key, []).append(row["value"])
-    assert all(len(values) == 2 for values in scores.values())
     mean = {key: statistics.mean(values) for key, values in scores.items()}
     assert max(max(scores["softmax", "rope", 64]), max(scores["softmax", "shaw", 64])) < min(
         scores["softmax", "none", 64]
