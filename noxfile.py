@@ -1,4 +1,5 @@
-"""Sessions: `nox -s quick`, `paper`, `tests`, `slow`, `oracles`, `lint`, `gpu`, `bench`, `ablation -- SUITE ...`.
+"""Sessions: `nox -s quick`, `paper`, `tests`, `slow`, `oracles`, `lint`, `docs`, `gpu`, `bench`,
+`ablation -- SUITE ...`.
 
 Every session installs into a virtual environment of its own, at the versions of constraints.txt.
 """
@@ -76,6 +77,13 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The pages of docs/, in build/docs; warnings are errors."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", "build/docs", *session.posargs)
 
 
 @nox.session
