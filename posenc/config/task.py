@@ -69,8 +69,8 @@ class TrainingConfig:
         betas, epsilon, weight_decay: AdamW's.
         accumulate: parts that a batch is worked off in.
         packed: rows of unequal length stand one after another in rows of at most the task's length, in place of
-            padding, where the objective has such rows and attention is softmax. The same loss and gradients but for
-            rounding; with dropout they differ, since its masks fall on other places. Scoring pads in any case.
+            padding, where the objective has such rows. The same loss and gradients but for rounding; with dropout they
+            differ, since its masks fall on other places. Scoring pads in any case.
         stages: lengths and batches that the steps go through one after another, in place of one length and `batch`.
         schedule: after `warmup` steps that rise linearly from 0, the rate stays, falls along a cosine to a tenth
             or linearly to zero at the last step, or falls as 1/sqrt(step).
