@@ -67,6 +67,13 @@ def test_a_command_line_of_a_page_can_be_read(page: str, line: str) -> None:
         assert change.partition("=")[0] in {*schema.settable(), "KEY"}, change
 
 
+def test_every_session_that_a_page_names_is_one() -> None:
+    tree = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    sessions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.decorator_list}
+    named = {name for text in TEXTS.values() for name in re.findall(r"nox -s (\w+)", text)}
+    assert {"docs", "build", "ablation", "quick", "tests"} <= named <= sessions
+
+
 def headings(text: str) -> set[str]:
     """The anchors of a page's headings."""
     titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
@@ -146,6 +153,12 @@ def test_toml_of_pages_can_be_read(page: str, tmp_path: Path) -> None:
         if "name" in tomllib.loads(block):
             (tmp_path / "shown.toml").write_text(block)
             assert find_suite(str(tmp_path / "shown.toml")).title
+
+
+def test_no_page_names_a_file_that_is_not_there() -> None:
+    for page, text in TEXTS.items():
+        for name in re.findall(r"`((?:posenc|tests|docs|suites|tasks|reports)/[\w./-]+)`", text):
+            assert any((ROOT / name).parent.glob(Path(name).name or "*")), f"{page}: {name}"
 
 
 def test_the_changelog_begins_with_this_version() -> None:
