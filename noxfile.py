@@ -1,7 +1,11 @@
-"""Sessions: `nox -s quick`, `paper`, `tests`, `slow`, `oracles`, `lint`, `gpu`, `bench`, `ablation -- SUITE ...`.
+"""Sessions: `nox -s quick`, `paper`, `tests`, `slow`, `oracles`, `lint`, `docs`, `build`, `gpu`, `bench`,
+`ablation -- SUITE ...`.
 
 Every session installs into a virtual environment of its own, at the versions of constraints.txt.
 """
+
+import tempfile
+from pathlib import Path
 
 import nox
 
@@ -79,9 +83,56 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The pages of docs/, in build/docs; warnings are errors."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", "build/docs", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Wheel and source archive; the wheel alone, away from this tree, runs, reports and takes a plug-in."""
+    session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "build"))
+    constraints = Path("constraints.txt").resolve()
+    for old in Path("dist").glob("posenc-*"):
+        old.unlink()
+    session.run("python", "-m", "build", env={"PIP_CONSTRAINT": str(constraints)})
+    made = sorted(path.resolve() for path in Path("dist").glob("posenc-*"))
+    session.run("twine", "check", "--strict", *map(str, made))
+    (wheel,) = (path for path in made if path.suffix == ".whl")
+    with tempfile.TemporaryDirectory() as folder, session.chdir(folder):
+        session.run("python", "-m", "venv", "env")
+        _use(session, Path(folder).resolve() / "env/bin", wheel, constraints)
+
+
+def _use(session: nox.Session, programs: Path, wheel: Path, constraints: Path) -> None:
+    """What somebody does who has the wheel and nothing else."""
+    few = ("--seeds", "0", "--lengths", "16", "--set", "training.steps=20")
+    alone = {"PYTHONPATH": None, "POSENC_DATA": None, "MLFLOW_TRACKING_URI": None, "PIP_CONSTRAINT": str(constraints)}
+
+    def run(program: str, *arguments: str) -> None:
+        session.run(str(programs / program), *arguments, env=alone, external=True)
+
+    run("pip", "install", "--quiet", str(wheel))
+    run("python", "-c", f"import posenc, sys; sys.exit(not posenc.__file__.startswith({str(programs.parent)!r}))")
+    run("posenc", "run", "quick", "--encodings", "sinusoidal,rope", *few)
+    run("posenc", "report", "quick", "--output", "again")
+    run("posenc", "new-encoding", "waves")
+    run("pip", "install", "--quiet", "./posenc-waves")
+    run("posenc", "check", "waves", "--rounds", "0")
+    run("posenc", "run", "quick", "--encodings", "sinusoidal,waves", *few)
+    for page in (Path("again/report.md"), Path("results/quick/report/report.md")):
+        if ("waves" in page.read_text(encoding="utf-8")) != (page.parts[0] == "results"):
+            session.error(f"{page} has other encodings than those that ran")
+
+
+@nox.session
 def ablation(session: nox.Session) -> None:
-    """Any suite, with any options of `posenc run`: `nox -s ablation -- SUITE ...`."""
+    """Any suite, with any options of `posenc run`: `nox -s ablation -- SUITE ...`; by itself it lists the suites."""
     if not session.posargs:
-        session.error("name a suite: nox -s ablation -- SUITE ...")
+        titles = {path.stem: nox.project.load_toml(path)["title"] for path in sorted(Path("suites").glob("*.toml"))}
+        for name, title in titles.items():
+            print(f"{name:<{max(map(len, titles))}}  {title}")
+        session.error("no suite was named: nox -s ablation -- SUITE, with any options of posenc run")
     install(session)
     session.run("posenc", "run", *session.posargs)

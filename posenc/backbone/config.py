@@ -22,6 +22,7 @@ class BackboneConfig:
         vocabulary: how many kinds of tokens; set by the data.
         layers: of each stack. width: D. heads: H. feedforward: the inner width.
         attention: softmax, or performer (FAVOR+) in self- and cross-attention.
+        activation: of the feed-forward part.
         norm: layer norm before each part and once at the end (pre), or after each part (post, as in 2017).
         dropout: on embeddings and on what each part adds. attention_dropout: on attention weights.
         tied: the output layer is the embedding table.

@@ -14,8 +14,9 @@ class Reported:
     """One figure of the paper, in our metric and its unit (fractions, not per cent).
 
     Attributes:
-        where: "Table 2" or "Figure 3, left". row: the model's name there, which a suite's `names` give to its rows.
-        metric: our name for what was measured. value: None where the paper shows a curve alone; `says` what it shows.
+        where: "Table 2" or "Figure 3, left". says: what a figure shows, in words.
+        row: the model's name there, which a suite's `names` give to its rows.
+        metric: our name for what was measured. value: None where the paper shows a curve alone.
         split: of ours that it stands beside. times: trained at this multiple of the task's length, 0 for any.
         stage: of a training in stages, counted from 1; 0 for none.
     """
@@ -43,6 +44,9 @@ class Card:
     """What a task is and where it comes from: `paper_says` and `we_chose` keep the two apart. posenc's own say all.
 
     Attributes:
+        summary: what it is, in a sentence. paper: the paper, with its address. section: of the paper.
+        paper_says: what the paper tells of data, model and training. we_chose: what it leaves open, and we decided.
+        data: where the data come from. licence: of the data. revision: which files they are. citation: of the data.
         departures: where model and training are not those of the model that the task is named after, each with what
             stands there and what stands here: [] where there is none.
         caveats: what a reader must know before our figures are set beside the paper's.

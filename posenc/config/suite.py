@@ -12,7 +12,11 @@ from posenc.common.toml import STRICT
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Values as multiples of the one that a task has at its scale."""
+    """Values as multiples of the one that a task has at its scale.
+
+    Attributes:
+        times: the factors.
+    """
 
     __pydantic_config__: ClassVar[dict[str, object]] = STRICT
 
@@ -27,6 +31,8 @@ class Grid:
     """One product of a suite: tasks x encodings x lengths x seeds x what `vary` names, with `set` fixed in all.
 
     Attributes:
+        tasks, encodings: by name, or by the path of a file. seeds: in place of the suite's own.
+        set: keys of the task, each with its value. vary: keys of the task, each with its values.
         set_at: what is fixed at one scale alone, by the scale's name.
         lengths: in tokens (`[64, 128]`), or multiples of the task's own at its scale (`{ times = [0.5, 1] }`).
         tune: for each key of training its values (`[0.001, 0.002]`, or `{ times = [0.5, 1, 2] }` of the task's own),
@@ -64,6 +70,9 @@ class Suite:
     """What is compared with what. Encodings are listed by name, so that what is installed does not change it.
 
     Attributes:
+        name: of the results' folder too. title: as people read it. description: what the suite is for.
+        baseline: the encoding from which differences are taken. scale: at which it runs where none is asked for.
+        seeds: of every grid that has none of its own.
         claim: the encoding that is held against the baseline: on each task's main metric at the trained length, named
             here before anything has run. What else differs is described in the report and not claimed.
         time_limit: seconds that one cell may take; 0 for any.

@@ -65,10 +65,12 @@ class TrainingConfig:
 
     Attributes:
         steps: optimiser steps; 0 where nothing is learnt. batch: sequences a step.
+        learning_rate: the largest, which the schedule reaches. warmup: steps that it rises over, from 0.
+        betas, epsilon, weight_decay: AdamW's.
         accumulate: parts that a batch is worked off in.
         packed: rows of unequal length stand one after another in rows of at most the task's length, in place of
-            padding, where the objective has such rows and attention is softmax. The same loss and gradients but for
-            rounding; with dropout they differ, since its masks fall on other places. Scoring pads in any case.
+            padding, where the objective has such rows. The same loss and gradients but for rounding; with dropout they
+            differ, since its masks fall on other places. Scoring pads in any case.
         stages: lengths and batches that the steps go through one after another, in place of one length and `batch`.
         schedule: after `warmup` steps that rise linearly from 0, the rate stays, falls along a cosine to a tenth
             or linearly to zero at the last step, or falls as 1/sqrt(step).
@@ -180,6 +182,8 @@ class RuntimeConfig:
     """Where and in what precision a cell runs: part of its identity, since it changes its numbers.
 
     Attributes:
+        device: that the cell is trained and scored on. precision: float32, or bfloat16 by autocast.
+        backend: of softmax attention; auto is a fixed rule.
         threads: of each process on the CPU.
         processes: how many train one cell together, each on a GPU of its own where the device is cuda.
         compile: training's passes through the stacks by torch.compile: "inductor", or "cudagraphs", which also records
@@ -209,6 +213,9 @@ class Task:
     """One task at one scale, every key decided.
 
     Attributes:
+        name: the file's name, after its folder where it has one (glue/mrpc). title: as people read it.
+        version: raised when a task's numbers change in meaning; part of each cell's id.
+        objective: what is learnt and how it is scored. length: of the training rows, in tokens.
         start: "scratch", or the task whose trained model, of the same encoding and seed, training starts from.
     """
 

@@ -218,6 +218,26 @@ def test_every_suite_can_be_read(name: str) -> None:
     assert find_suite(name).name == name
 
 
+@pytest.mark.parametrize(
+    ("name", "many", "varied"),
+    [
+        ("ablate-rope", 9 * 5, {"base=100000.0", "base=1000.0", "fraction=0.25", "fraction=0.5"}),
+        ("ablate-shaw", 8 * 5, {"clip=1", "clip=4", "clip=64"}),
+        ("ablate-features", (3 * 3 + 2) * 5, {"features=8", "features=32", "features=128"}),
+    ],
+)
+def test_the_suites_of_one_option_have_five_seeds_and_every_cell_is_possible(
+    name: str, many: int, varied: set[str]
+) -> None:
+    made = make(find_suite(name), Choice()).cells
+    assert len({cell.id for cell in made}) == len(made) == many
+    assert not any(cell.why_not for cell in made)
+    assert {cell.config["seed"] for cell in made} == set(range(5))
+    assert all(any(value in cell.name for cell in made) for value in varied)
+    suite = find_suite(name)
+    assert {suite.claim, suite.baseline} <= {encoding for grid in suite.grid for encoding in grid.encodings}
+
+
 def test_the_papers_figures_stand_in_enwik8s_paper_scale() -> None:
     task = task_at("enwik8", "paper", {})
     assert (task.backbone.layers, task.backbone.width, task.backbone.heads) == (12, 768, 12)
