@@ -28,7 +28,7 @@ from posenc.common.errors import PosencError, StoreError
 from posenc.common.files import digest, is_temporary
 from posenc.common.text import harmless, masked
 from posenc.records.record import FAILURES, STATUSES, TIMED_OUT, Record, dig
-from posenc.records.store import Store
+from posenc.records.store import KEPT, Store
 from posenc.tracking.place import (
     artifacts_of,
     creation_locked,
@@ -66,9 +66,10 @@ from posenc.tracking.told import (
     final_metrics,
     final_tags,
     group_of,
+    how_to_load,
     parameters,
     points_digest,
-    run_name,
+    run_names,
     source,
     summaries,
     thin,
@@ -230,7 +231,7 @@ class Mirror:
         self._connect(manifest)
         self._require_database()
         cells = manifest["cells"]
-        first, hues = varied(cells), colours_of(cells)
+        first, hues, names = varied(cells), colours_of(cells), run_names(cells)
         for cell in cells:
             folder = self.store.cell_folder(cell["id"])
             now = stamp(folder / "record.json"), stamp(folder / "curve.jsonl")
@@ -241,7 +242,7 @@ class Mirror:
                 run, colour = self._runs.get(cell["id"]), hues[encoding_of(cell)]
                 if run is None or record is None or run.record != record["digest"]:
                     rows = self.store.curve(cell["id"])
-                    self._update_cell(cell, record, rows, run_name(cell, cells), first, colour)
+                    self._update_cell(cell, record, rows, names[cell["id"]], first, colour)
                 elif run.colour != colour:  # the suite has got more encodings
                     log(self._client, run.id, [], {}, {COLOUR: colour})
                     run.colour = colour
@@ -292,6 +293,8 @@ class Mirror:
             end = milliseconds(dig(record, ("times", "ended")))
             metrics += [(key, value, end, 0) for key, value in final_metrics(record).items()]
             tags |= {**final_tags(record), RECORD: record["digest"]}
+            if (self.store.cell_folder(cell["id"]) / KEPT).is_file():  # it stays there: a copy might fill the disk
+                tags["model"] = how_to_load(self.store.folder, cell["id"])
             send(self._client, run.id, run.place, self.store.cell_folder(cell["id"]) / "record.json")
             if data := dataset(record):
                 self._client.log_inputs(run.id, [input_of(data)])

@@ -74,10 +74,14 @@ def can_open() -> bool:
     return has_own or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def show(address: str) -> None:
-    """Open an address in the user's browser, if there is one."""
-    # Some browsers hold whoever starts them until they end, and what fails here fails unheard.
-    threading.Thread(target=_open, args=(address,), daemon=True).start()
+def show(address: str) -> threading.Thread:
+    """Open an address in the user's browser, if there is one, in a thread of its own.
+
+    Some browsers hold whoever starts them until they end.
+    """
+    thread = threading.Thread(target=_open, args=(address,), daemon=True)
+    thread.start()
+    return thread
 
 
 def _open(address: str) -> None:

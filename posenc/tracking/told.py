@@ -6,6 +6,7 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from posenc.common.files import canonical, digest
@@ -183,6 +184,11 @@ def source(suite: dict[str, Any], user: str) -> dict[str, str]:
     }
 
 
+def how_to_load(folder: Path, cell: str) -> str:
+    """The line of Python that loads a kept model."""
+    return f"posenc.load({f'{folder.parent.name}/{folder.name}'!r}, {cell!r})"
+
+
 class Data(NamedTuple):
     """A dataset, as MLflow takes one."""
 
@@ -230,17 +236,16 @@ def answer(report: str) -> str:
     return f"{whole}\n\nThe rest stands in the report."
 
 
-def run_name(cell: dict[str, Any], cells: list[dict[str, Any]]) -> str:
-    """`rope/L64/s0`; before it the task and the attention, where a suite has several."""
-    places = [coordinates(one["config"]) for one in (cell, *cells)]
-    task, attention = places[0]["task"], places[0]["attention"]
-    rest: str = cell["name"].removeprefix(f"{task}/{attention}/")
-    if rest == cell["name"]:
-        return rest
-    parts = [task] if len({place["task"] for place in places}) > 1 else []
-    if len({place["attention"] for place in places}) > 1:
-        parts.append(attention)
-    return "/".join([*parts, rest])
+def run_names(cells: list[dict[str, Any]]) -> dict[str, str]:
+    """By a cell's id, `rope/L64/s0`; before it the task and the attention, where a suite has several."""
+    places = [coordinates(cell["config"]) for cell in cells]
+    several = [key for key in ("task", "attention") if len({place[key] for place in places}) > 1]
+    names = {}
+    for cell, place in zip(cells, places, strict=True):
+        rest: str = cell["name"].removeprefix(f"{place['task']}/{place['attention']}/")
+        parts = [] if rest == cell["name"] else [str(place[key]) for key in several]
+        names[cell["id"]] = "/".join([*parts, rest])
+    return names
 
 
 def group_of(name: str) -> str:

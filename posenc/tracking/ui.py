@@ -45,7 +45,8 @@ def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000, mark: str = 
     else:  # it may hold a password, and every user of the machine sees a command
         os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
     if mark:
-        command += ["--uvicorn-opts", f"--header {MARK}:{mark}"]
+        # No line for each request: the addresses are to stay on the screen.
+        command += ["--uvicorn-opts", f"--header {MARK}:{mark} --no-access-log"]
     return [*command, "--host", host, "--port", str(port), "--workers", "1"]
 
 
