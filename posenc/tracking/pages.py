@@ -39,13 +39,15 @@ def _page(server: str, experiment: dict[str, Any], newest: list[dict[str, Any]])
     """The way to an experiment's charts, which show each encoding: in its newest runs, else in the view of them all."""
     page = f"#/experiments/{experiment['experiment_id']}/runs?workflowType=machine_learning&compareRunsMode=CHART"
     summed = _runs(server, experiment, f"tags.`{SUMMARY}` = 'encoding'", 1000)
-    shown = {_held(run, "params").get("encoding") for run in newest}
+    scored = (run for run in newest if any(key.startswith("test/") for key in _held(run, "metrics")))
+    shown = {_held(run, "params").get("encoding") for run in scored}  # what failed has no bar
     all_shown = shown >= {_held(run, "tags").get(ENCODING) for run in summed}
     has_view = any(tag["key"].endswith(f".{VIEW_KEY}") for tag in experiment.get("tags", []))
     return page if all_shown or not has_view else f"{page}&viewStateShareKey={VIEW_KEY}"
 
 
-def _held(run: dict[str, Any], kind: str) -> dict[str, str]:
+def _held(run: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The metrics, params or tags of a run, by their names."""
     return {one["key"]: one["value"] for one in run.get("data", {}).get(kind, [])}
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import webbrowser
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from posenc.cli import main
 from posenc.tracking import pages, ui
 from posenc.tracking.run import CELL, ENCODING
 
@@ -16,7 +19,10 @@ VIEW = "mlflow.sharedViewState.posenc"
 
 
 class Server:
-    """What MLflow's server answers, of suites given as (name, the encodings of their runs from the newest on)."""
+    """What MLflow's server answers, of suites given as (name, start, the encodings of their runs from the newest on).
+
+    A run of an encoding with an exclamation mark has failed.
+    """
 
     def __init__(self, *suites: tuple[str, int, list[str]], view: bool = True) -> None:
         self.suites = suites
@@ -35,11 +41,19 @@ class Server:
         if CELL in asked["filter"]:
             assert asked["order_by"] == ["start_time DESC"]
             some = encodings[: asked["max_results"]]
-            params = [[{"key": "seed", "value": "0"}, {"key": "encoding", "value": one}] for one in some]
-            runs = [{"info": {"start_time": start - n}, "data": {"params": one}} for n, one in enumerate(params)]
+            runs = [{"info": {"start_time": start - n}, "data": self.data(one)} for n, one in enumerate(some)]
         else:
-            runs = [{"info": {}, "data": {"tags": [{"key": ENCODING, "value": one}]}} for one in sorted({*encodings})]
+            summed = sorted({one.removesuffix("!") for one in encodings})
+            runs = [{"info": {}, "data": {"tags": [{"key": ENCODING, "value": one}]}} for one in summed]
         return {"runs": runs} if runs else {}
+
+    @staticmethod
+    def data(encoding: str) -> dict[str, Any]:
+        name = encoding.removesuffix("!")
+        metrics = [{"key": "seconds", "value": 1.0}]
+        if name == encoding:
+            metrics.append({"key": "test/bits_per_character/L64", "value": 3.0})
+        return {"params": [{"key": "seed", "value": "0"}, {"key": "encoding", "value": name}], "metrics": metrics}
 
 
 def page(number: int) -> str:
@@ -58,13 +72,14 @@ def test_where_the_newest_runs_leave_encodings_out_the_page_has_them_all(monkeyp
     many = [f"e{index}" for index in range(11)]
     three = ["a", "b", "c"] * 5
     last = ["a"] * 10 + ["b"]
-    suites = [(str(len(encodings)), 1, encodings) for encodings in (many, many[:10], three, last)]
+    failed = ["a", "b!"] * 5 + ["b"]
+    suites = [(str(len(encodings)), 1, encodings) for encodings in (many, many[:10], three, last, failed)]
     monkeypatch.setattr(pages, "_ask", Server(*suites))
     view = "&viewStateShareKey=posenc"
-    expected = [page(0) + view, page(1), page(2), page(3) + view]
+    expected = [page(0) + view, page(1), page(2), page(3) + view, page(4) + view]
     assert [one for _, one in pages.suites("http://here")] == expected
     monkeypatch.setattr(pages, "_ask", Server(*suites, view=False))  # MLflow leaves a page whose view is not there
-    assert [one for _, one in pages.suites("http://here")] == [page(0), page(1), page(2), page(3)]
+    assert [one for _, one in pages.suites("http://here")] == [page(number) for number in range(5)]
 
 
 @pytest.mark.parametrize("error", [OSError("gone"), ValueError("no JSON"), KeyError("name")])
@@ -122,3 +137,65 @@ def test_want_of_a_browser_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     thread.join()
     assert opened == ["http://here/#/experiments/1"]
     assert not failed.is_set()
+
+
+@pytest.mark.parametrize(
+    ("options", "can", "browse"), [([], True, True), ([], False, False), (["--no-open"], True, False)]
+)
+def test_no_open_opens_none(
+    options: list[str], can: bool, browse: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    asked: list[bool] = []
+
+    def serve(uri: str, host: str, port: int, say: Any, browse: bool) -> int:
+        asked.append(browse)
+        return 0
+
+    monkeypatch.setattr(ui, "serve", serve)
+    monkeypatch.setattr(pages, "can_open", lambda: can)
+    (tmp_path / "mlflow.db").touch()
+    done = CliRunner().invoke(main, ["ui", "--results", str(tmp_path), *options])
+    assert (done.exit_code, asked) == (0, [browse])
+
+
+class Ended:
+    """A server that answers, until Ctrl-C."""
+
+    returncode = 0
+
+    def __init__(self, command: list[str]) -> None:
+        assert "server" in command
+
+    def poll(self) -> int | None:
+        return 0
+
+    def wait(self, timeout: float | None = None) -> int:
+        if timeout is None:
+            raise KeyboardInterrupt
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("found", "opened"), [([("new", "#/2"), ("old", "#/1")], "http://127.0.0.1:1/#/2"), ([], "http://127.0.0.1:1/")]
+)
+def test_the_first_page_is_the_one_that_opens(
+    found: list[tuple[str, str]], opened: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    said: list[str] = []
+    monkeypatch.setattr(ui.subprocess, "Popen", Ended)
+    monkeypatch.setattr(ui, "_free", lambda host, port: 1)
+    monkeypatch.setattr(ui, "_answers", lambda *arguments: True)
+    monkeypatch.setattr(ui, "_suites", lambda *arguments: found)
+    monkeypatch.setattr(pages, "show", shown.append)
+    (tmp_path / "mlflow.db").touch()
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert ui.serve(uri, "0.0.0.0", 1, said.append, browse=True) == 0  # listens everywhere, and is looked at from here
+    assert shown == [opened]
+    assert said == [
+        f"http://0.0.0.0:1 shows {uri}; Ctrl-C ends it",
+        *(f"{name}: http://0.0.0.0:1/{page}" for name, page in found),
+    ]
+    assert ui.serve(uri, "127.0.0.1", 1, said.append) == 0
+    assert shown == [opened]
