@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from posenc.common.colours import colours
 from posenc.records.store import KEPT, Store
 from posenc.tracking import mirror, run
 from posenc.tracking.mirror import sync
-from posenc.tracking.place import default_uri
+from posenc.tracking.place import default_uri, open_client, quietly
+from posenc.tracking.told import ANSWER
 
 pytest.importorskip("mlflow")
 
@@ -25,15 +27,35 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def make_suite(folder: Path, *encodings: str) -> Store:
-    """A finished suite, a minute a cell, with its report."""
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables and no runs: to make one takes seconds."""
+    database = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    with quietly():
+        open_client(f"sqlite:///{database}")
+    return database
+
+
+@pytest.fixture
+def results(tmp_path: Path, empty: Path) -> Path:
+    """A results folder with such a database."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    shutil.copy(empty, folder)
+    return folder
+
+
+def make_suite(results: Path, *encodings: str) -> Store:
+    """A finished suite, a minute a cell, with a report of a line."""
     cells = [cell(name, seed) for seed in range(2) for name in encodings]
     records = []
     for index, of in enumerate(cells):
         times = {"started": f"2026-11-23T09:{index:02}:00+00:00", "ended": f"2026-11-23T09:{index:02}:50+00:00"}
         records.append(record(of, 3.0 + index, times=times))
-    store = make_store(folder / "results", cells, records)
-    pages(store)
+    store = make_store(results, cells, records)
+    report = store.folder / "report"
+    report.mkdir()
+    (report / "report.md").write_text(f"# A fake suite\n\n{ANSWER}\n\nNot told apart.\n")
     return store
 
 
@@ -55,8 +77,10 @@ def everything(store: Store) -> list[Any]:
         return [rows_in_database(store), *(connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables)]
 
 
-def test_what_the_page_shows(tmp_path: Path) -> None:
-    store = make_suite(tmp_path, "sinusoidal", "rope", "mine")
+def test_what_the_page_shows(results: Path) -> None:
+    store = make_suite(results, "sinusoidal", "rope", "mine")
+    shutil.rmtree(store.folder / "report")
+    pages(store)  # a real one
     (store.cell_folder(store.read_manifest()["cells"][0]["id"]) / KEPT).write_text("{}")
     runs = synced(store)
     assert names(runs) == [
@@ -83,9 +107,11 @@ def test_what_the_page_shows(tmp_path: Path) -> None:
     assert runs[6].data.tags["command"] == "posenc run fake"
 
 
-def test_it_is_told_once_and_rebuilt_the_same(tmp_path: Path) -> None:
-    store = make_suite(tmp_path, "sinusoidal", "rope")
+def test_it_is_told_once_and_rebuilt_the_same(results: Path) -> None:
+    store = make_suite(results, "sinusoidal", "rope")
     first = synced(store)
+    notes = {one.data.tags.get("mlflow.note.content") for one in first}
+    assert notes == {None, "Not told apart."}
     before = everything(store)
     again = strict_mirror(store)
     again.update()
@@ -103,8 +129,8 @@ def test_it_is_told_once_and_rebuilt_the_same(tmp_path: Path) -> None:
     assert not {one.info.run_id for one in anew} & {one.info.run_id for one in first}
 
 
-def test_more_encodings_change_no_run_but_its_colour(tmp_path: Path) -> None:
-    store = make_suite(tmp_path, "mine", "rope")
+def test_more_encodings_change_no_run_but_its_colour(results: Path) -> None:
+    store = make_suite(results, "mine", "rope")
     before = {one.info.run_name: one for one in synced(store)}
     manifest = store.read_manifest()
     # The same colours are dealt out in another order: a cell of an encoding without its own comes first.
@@ -119,8 +145,8 @@ def test_more_encodings_change_no_run_but_its_colour(tmp_path: Path) -> None:
         assert after[name].data.tags["mlflow.runColor"] == hues[after[name].data.params["encoding"]]
 
 
-def test_an_earlier_cell_comes_before_the_summaries_all_the_same(tmp_path: Path) -> None:
-    store = make_suite(tmp_path, "rope", "mine")
+def test_an_earlier_cell_comes_before_the_summaries_all_the_same(results: Path) -> None:
+    store = make_suite(results, "rope", "mine")
     synced(store)
     manifest = store.read_manifest()
     early = cell("none", 0)
@@ -130,8 +156,8 @@ def test_an_earlier_cell_comes_before_the_summaries_all_the_same(tmp_path: Path)
     assert names(runs)[-5:] == ["none/L64/s0", "summary", "summary rope", "summary mine", "summary none"]
 
 
-def test_what_another_version_told_is_told_anew(tmp_path: Path) -> None:
-    store = make_suite(tmp_path, "sinusoidal", "rope")
+def test_what_another_version_told_is_told_anew(results: Path) -> None:
+    store = make_suite(results, "sinusoidal", "rope")
     before = synced(store)
     with sqlite3.connect(store.folder.parent / "mlflow.db") as connection:
         connection.execute("DELETE FROM tags WHERE key = 'posenc.form'")
@@ -144,8 +170,8 @@ def test_what_another_version_told_is_told_anew(tmp_path: Path) -> None:
     assert json.loads(client_of(store).get_experiment_by_name("fake").tags["mlflow.sharedViewState.posenc"])
 
 
-def test_a_run_whose_params_were_cut_off_gets_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = make_suite(tmp_path, "rope")
+def test_a_run_whose_params_were_cut_off_gets_them(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_suite(results, "rope")
     wide = cell("mine", 0, **{f"key{index:03}": index for index in range(250)})  # more than MLflow takes at once
     manifest = store.read_manifest()
     store.write_manifest({**manifest, "cells": [wide, *manifest["cells"]]})
