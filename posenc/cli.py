@@ -396,12 +396,17 @@ def sync(suite: str, results: Path) -> None:
 @_results
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(0, 65535), help="0: any that is free.")
-def ui(results: Path, host: str, port: int) -> None:
-    """Serve MLflow's page on the results, on this machine alone unless told otherwise."""
+@click.option("--no-open", is_flag=True, help="Open no browser.")
+def ui(results: Path, host: str, port: int, no_open: bool) -> None:
+    """Serve MLflow's pages on the results, on this machine alone unless told otherwise.
+
+    The page of the suite that ran last opens in a browser, where there are a terminal and a display.
+    """
+    from posenc.tracking.pages import can_open
     from posenc.tracking.place import default_uri
     from posenc.tracking.ui import serve
 
     uri = default_uri(results.absolute())
     if uri.startswith("sqlite:") and not (results / "mlflow.db").is_file():
         raise UnknownNameError("results folder", str(results), [], "--results: no mlflow.db in it, run a suite first")
-    sys.exit(serve(uri, host, port, _echo))
+    sys.exit(serve(uri, host, port, _echo, browse=not no_open and can_open()))

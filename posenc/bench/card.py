@@ -14,6 +14,7 @@ from rich.text import Text
 
 from posenc.api.blocks import Block, Facts, Figure, Note, Paragraph, Sources, Table
 from posenc.bench import run
+from posenc.common.colours import PALETTE
 from posenc.common.errors import PosencError
 from posenc.common.terminal import Terminal
 from posenc.plan import catalogue
@@ -23,7 +24,7 @@ from posenc.properties.check import Finding, passed
 from posenc.properties.decay import decay
 from posenc.properties.subject import LENGTH, Subject
 from posenc.report.figures.canvas import canvas, finish, svg_of
-from posenc.report.figures.style import PALETTE, STYLE
+from posenc.report.figures.style import STYLE
 from posenc.report.html import Drawn, Html, page
 
 MARKS = {True: "passed", False: "FAILED", None: "does not apply"}

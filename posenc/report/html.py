@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from posenc.api.blocks import Aside, Badge, Block, Code, Figure, Inline, Link, Strong, Table, Words
+from posenc.common.colours import PALETTE
 from posenc.common.paths import content
 from posenc.common.text import harmless
 from posenc.records.record import is_number
@@ -23,7 +24,7 @@ from posenc.report.links import checked
 from posenc.report.markdown import sources_of
 
 _THEME = {style.INK: "--ink", style.MUTED: "--muted", style.GRID: "--line", style.PAPER: "--paper"} | {
-    light: f"--hue-{index}" for index, (light, _) in enumerate(style.PALETTE)
+    light: f"--hue-{index}" for index, (light, _) in enumerate(PALETTE)
 }
 _PARTS = {
     Link: '<a href="{to}">{text}</a>', Code: "<code>{text}</code>", Strong: "<strong>{text}</strong>",
@@ -49,7 +50,7 @@ def page(title: str, head: Markup, sections: Sequence[Drawn]) -> str:
     allowed = base64.b64encode(sha256(script.encode()).digest()).decode()
     text = _environment().get_template("report.html.j2").render(
         title=title, head=head, sections=sections, style=Markup(sheet), script=Markup(script), script_hash=allowed,
-        palette=style.PALETTE,
+        palette=PALETTE,
     )  # fmt: skip
     return text + "\n"
 

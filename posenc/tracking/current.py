@@ -13,6 +13,7 @@ from posenc.common.errors import StoreError
 from posenc.common.files import digest, write_atomically
 from posenc.records.store import Store
 from posenc.tracking.place import database_of
+from posenc.tracking.told import FORM
 
 NOTE = "mirrored"
 
@@ -37,4 +38,4 @@ def _state(store: Store, uri: str, report: Path) -> str:
     records = [store.cell_folder(cell["id"]) / "record.json" for cell in store.read_manifest()["cells"]]
     files = [store.manifest_path, *records, *(sorted(report.rglob("*")) if report.is_dir() else [])]
     hashes = [sha256(path.read_bytes()).hexdigest() if path.is_file() else None for path in files]
-    return digest([uri, known, list(zip(map(str, files), hashes, strict=True))])
+    return digest([FORM, uri, known, list(zip(map(str, files), hashes, strict=True))])

@@ -7,26 +7,28 @@ is told by three tags of that run, so that neither a second call nor a restart w
     posenc.points          how many points of the curve are there
     posenc.points_digest   of those points: another curve under the same cell starts a new run
     posenc.record_digest   written last: the run is whole, and mirrors that record
+
+A fourth, posenc.form, says in which form a run was told: one of another form is sent anew.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from posenc.common.colours import colours
 from posenc.common.errors import PosencError, StoreError
 from posenc.common.files import digest, is_temporary
 from posenc.common.text import harmless, masked
 from posenc.records.record import FAILURES, STATUSES, TIMED_OUT, Record, dig
-from posenc.records.store import Store
+from posenc.records.store import KEPT, Store
 from posenc.tracking.place import (
     artifacts_of,
     creation_locked,
@@ -37,29 +39,52 @@ from posenc.tracking.place import (
     quietly,
     send,
 )
+from posenc.tracking.run import (
+    CELL,
+    COLOUR,
+    CONTENT,
+    ENCODING,
+    FORM_TAG,
+    NOTE,
+    POINTS,
+    POINTS_DIGEST,
+    RECORD,
+    SUMMARY,
+    Run,
+    input_of,
+    log,
+    milliseconds,
+    user,
+)
 from posenc.tracking.told import (
+    FORM,
     TEXT,
+    VIEW_KEY,
+    answer,
+    dataset,
     diverged_at,
-    extra_axes,
     final_metrics,
     final_tags,
     group_of,
-    metric_name,
-    origin,
+    how_to_load,
     parameters,
     points_digest,
-    run_name,
+    run_names,
+    source,
     summaries,
     thin,
+    varied,
 )
 
 __all__ = ["Mirror", "default_uri", "sync"]
 
-BATCH = 900  # metrics a call; MLflow refuses more than 1000 metrics, params and tags together
-CELL, POINTS, POINTS_DIGEST, RECORD = (
-    f"posenc.{name}" for name in ("cell_id", "points", "points_digest", "record_digest")
-)
-SUMMARY, CONTENT = "posenc.summary", "posenc.content_digest"
+SHOWN = {
+    "runsHiddenMode": "SHOW_ALL",
+    "searchFilter": f"tags.`{SUMMARY}` = 'encoding'",
+    "chartsSearchFilter": "/mean$",
+}
+VIEW = {f"mlflow.sharedViewState.{VIEW_KEY}": json.dumps(SHOWN)}
+"""A view with a bar for the mean of each encoding, however many there are: of runs, MLflow shows but the ten newest."""
 RUN_STATUS = {
     status: "KILLED" if status == TIMED_OUT else "FAILED" if status in FAILURES else "FINISHED" for status in STATUSES
 }
@@ -76,12 +101,22 @@ def to_stderr(message: str) -> None:
     print(harmless(message), file=sys.stderr)
 
 
-def milliseconds(moment: str | None) -> int:
-    """An ISO time of a record as MLflow's milliseconds; now, where there is none."""
+def encoding_of(cell: dict[str, Any]) -> str:
+    """The name of a cell's encoding."""
+    return str(dig(cell, ("config", "encoding", "name")))
+
+
+def colours_of(cells: list[dict[str, Any]]) -> dict[str, str]:
+    """The colour of each encoding, as in the suite's report."""
+    return colours(map(encoding_of, cells))
+
+
+def _text(path: Path) -> str:
+    """A file's text; "" where there is none."""
     try:
-        return int(datetime.fromisoformat(moment or "").timestamp() * 1000)
-    except (ValueError, OverflowError, OSError):
-        return int(time.time() * 1000)
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def stamp(path: Path) -> tuple[int, int, int] | None:
@@ -91,20 +126,6 @@ def stamp(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-class Run:
-    """What MLflow has of one cell."""
-
-    def __init__(self, run: Any) -> None:
-        tags = run.data.tags
-        self.id: str = run.info.run_id
-        self.place: str = run.info.artifact_uri
-        self.name: str | None = run.info.run_name
-        self.start: int = run.info.start_time
-        self.points = int(tags.get(POINTS, 0))
-        self.points_digest: str | None = tags.get(POINTS_DIGEST)
-        self.record: str | None = tags.get(RECORD)
 
 
 class Mirror:
@@ -118,6 +139,7 @@ class Mirror:
         self._client: Any = None
         self._off = False
         self._experiment = ""
+        self._source: dict[str, str] = {}
         self._runs: dict[str, Run] = {}
         self._summaries: dict[tuple[str, str], Any] = {}
         self._seen: dict[str, Any] = {}
@@ -154,31 +176,40 @@ class Mirror:
         if self._client is not None:
             return
         suite = manifest["suite"]
+        self._source = {FORM_TAG: FORM, **source(suite, user())}
         with creation_locked(self.uri):  # other suites may start in the same new folder
             client = open_client(self.uri)
             experiment = client.get_experiment_by_name(suite["name"])
             if experiment is None:
                 note = "\n\n".join(str(suite[key]) for key in ("title", "description") if suite.get(key))
-                tags = {"mlflow.note.content": note[:TEXT]} if note else {}
+                tags = {**VIEW, **({NOTE: note[:TEXT]} if note else {})}
                 self._experiment = client.create_experiment(suite["name"], artifacts_of(self.uri), tags)
             else:
                 self._experiment = experiment.experiment_id
                 if experiment.lifecycle_stage == "deleted":
                     client.restore_experiment(self._experiment)
-        token = None
+                for key, value in VIEW.items():
+                    if experiment.tags.get(key) != value:
+                        client.set_experiment_tag(self._experiment, key, value)
+        token, gone = None, []
         while True:
             page = client.search_runs([self._experiment], max_results=1000, page_token=token)
             for run in page:
                 tags = run.data.tags
+                ours = CELL in tags or SUMMARY in tags
                 if RECORD in tags and not is_there(self.uri, run.info.artifact_uri):
-                    client.delete_run(run.info.run_id)  # a database that came without its files: they are sent again
+                    gone.append(run)  # a database that came without its files: they are sent again
+                elif ours and tags.get(FORM_TAG) != FORM:
+                    gone.append(run)  # told by another version: MLflow cannot change a param
                 elif CELL in tags:
                     self._runs.setdefault(tags[CELL], Run(run))
                 elif SUMMARY in tags:
-                    self._summaries[tags[SUMMARY], tags.get("posenc.encoding", "")] = run
+                    self._summaries[tags[SUMMARY], tags.get(ENCODING, "")] = run
             token = page.token
             if not token:
                 break
+        for run in gone:  # not before all pages are read: they are counted by their runs
+            client.delete_run(run.info.run_id)
         self._client = client
 
     def _require_database(self) -> None:
@@ -200,7 +231,7 @@ class Mirror:
         self._connect(manifest)
         self._require_database()
         cells = manifest["cells"]
-        extra = extra_axes(cells)
+        first, hues, names = varied(cells), colours_of(cells), run_names(cells)
         for cell in cells:
             folder = self.store.cell_folder(cell["id"])
             now = stamp(folder / "record.json"), stamp(folder / "curve.jsonl")
@@ -208,9 +239,13 @@ class Mirror:
                 continue
             try:
                 record = self.store.read_record(cell["id"])
-                ahead = record is not None and self._runs.get(cell["id"])
-                if not ahead or ahead.record != record["digest"]:  # type: ignore[index]
-                    self._update_cell(cell, record, self.store.curve(cell["id"]), run_name(cell, cells), extra)
+                run, colour = self._runs.get(cell["id"]), hues[encoding_of(cell)]
+                if run is None or record is None or run.record != record["digest"]:
+                    rows = self.store.curve(cell["id"])
+                    self._update_cell(cell, record, rows, names[cell["id"]], first, colour)
+                elif run.colour != colour:  # the suite has got more encodings
+                    log(self._client, run.id, [], {}, {COLOUR: colour})
+                    run.colour = colour
             except StoreError as error:  # one damaged cell does not hide the others
                 if strict:
                     raise
@@ -220,7 +255,13 @@ class Mirror:
             self._seen[cell["id"]] = now
 
     def _update_cell(
-        self, cell: dict[str, Any], record: Record | None, rows: list[dict[str, Any]], name: str, extra: list[str]
+        self,
+        cell: dict[str, Any],
+        record: Record | None,
+        rows: list[dict[str, Any]],
+        name: str,
+        first: list[str],
+        colour: str,
     ) -> None:
         config = cell["config"]
         points = thin(rows, (config.get("training") or {}).get("steps"), ended=record is not None)
@@ -230,17 +271,19 @@ class Mirror:
         if run and (run.record or (run.points and points_digest(points[: run.points]) != run.points_digest)):
             self._client.delete_run(run.id)  # the cell ran anew; MLflow cannot take metrics back from a run
             run = None
-        tags, params = {}, {}
+        tags: dict[str, str] = {}
+        params: dict[str, str] = {}
         if run is None or run.name != name:
             tags["group"] = group_of(name)
         if run is None:
             begin = milliseconds(dig(record, ("times", "started")))
-            made = self._client.create_run(self._experiment, begin, {CELL: cell["id"], "status": "running"}, name)
-            run = self._runs[cell["id"]] = Run(made)
-            params = {"id": cell["id"], **origin(config), **parameters(config, extra)}
+            own = {CELL: cell["id"], "status": "running", COLOUR: colour, **self._source}
+            run = self._runs[cell["id"]] = Run(self._client.create_run(self._experiment, begin, own, name))
         elif run.name != name:
             self._client.update_run(run.id, name=name)
             run.name = name
+        if not run.points:  # nothing has been told of it, or not to the end
+            params = parameters(cell, first)
         metrics = [(p.key, p.value, run.start + int(p.seconds * 1000), p.step) for p in points[run.points :]]
         if (step := diverged_at(rows)) is not None:
             tags["diverged"] = f"at step {step}"
@@ -250,75 +293,78 @@ class Mirror:
             end = milliseconds(dig(record, ("times", "ended")))
             metrics += [(key, value, end, 0) for key, value in final_metrics(record).items()]
             tags |= {**final_tags(record), RECORD: record["digest"]}
+            if (self.store.cell_folder(cell["id"]) / KEPT).is_file():  # it stays there: a copy might fill the disk
+                tags["model"] = how_to_load(self.store.folder, cell["id"])
             send(self._client, run.id, run.place, self.store.cell_folder(cell["id"]) / "record.json")
+            if data := dataset(record):
+                self._client.log_inputs(run.id, [input_of(data)])
             self._client.set_terminated(run.id, RUN_STATUS[record["status"]], end)
-        self._log(run.id, metrics, params, tags)
+        log(self._client, run.id, metrics, params, tags)
         run.points, run.points_digest = len(points), tags.get(POINTS_DIGEST)
         run.record = record["digest"] if record else None
-
-    def _log(
-        self, run_id: str, metrics: list[tuple[str, float, int, int]], params: dict[str, str], tags: dict[str, str]
-    ) -> None:
-        """Params first, tags last: they say that everything before them has arrived."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        entities = [Metric(*metric) for metric in metrics]
-        given = [Param(metric_name(key), value[:TEXT]) for key, value in params.items()]
-        marks = [RunTag(key, value) for key, value in tags.items()]
-        for start in range(0, max(len(entities), 1), BATCH):
-            last = start + BATCH >= len(entities)
-            some, first = entities[start : start + BATCH], start == 0
-            self._client.log_batch(run_id, some, given if first else [], marks if last else [], synchronous=True)
 
     def _finish(self, report_folder: Path | None) -> None:
         manifest = self.store.read_manifest()
         self._connect(manifest)
         self._require_database()
         records = list(self.store.records())
-        found = summaries(manifest["cells"], records)
-        for encoding, metrics in found.items():
-            self._summarise("encoding", encoding, metrics)
+        found, hues = summaries(manifest["cells"], records), colours_of(manifest["cells"])
+        # MLflow shows the run that started last first: summaries are to come after all cells.
+        first = min((run.start for run in self._runs.values()), default=milliseconds(None))
+        end = max((milliseconds(dig(record, ("times", "ended"))) for record in records), default=first)
+        for index, (encoding, metrics) in enumerate(found.items(), 2):
+            self._summarise("encoding", encoding, metrics, {COLOUR: hues[encoding]}, times=(first, index, end))
         for kind, encoding in list(self._summaries):
             if kind == "encoding" and encoding not in found:  # its cells were removed, or fail now
                 self._client.delete_run(self._summaries.pop((kind, encoding)).info.run_id)
         counts = Counter(record["status"] for record in records)
         counts["missing"] = len(manifest["cells"]) - len(records)
         tags = {f"cells.{status}": str(counts[status]) for status in (*STATUSES, "missing")}
-        self._summarise("suite", "", {}, tags, report_folder)
+        tags[NOTE] = answer(_text(report_folder / "report.md")) if report_folder else ""
+        if manifest.get("command"):
+            tags["command"] = masked(manifest["command"])[:TEXT]
+        self._summarise("suite", "", {}, tags, report_folder, times=(first, 1, end))
 
     def _summarise(
         self,
         kind: str,
         encoding: str,
         metrics: dict[str, float],
-        tags: dict[str, str] | None = None,
+        tags: dict[str, str],
         folder: Path | None = None,
+        *,
+        times: tuple[int, int, int],
     ) -> None:
-        """One summary run, brought up to what is known now if that has changed."""
+        """One summary run, brought up to what is known now if that has changed.
+
+        Args:
+            times: when the first cell began, by how much this begins before it, and when the last cell ended.
+        """
         files = (
             sorted(path for path in folder.rglob("*") if path.is_file() and not is_temporary(path)) if folder else []
         )
         hashes = [[str(path.relative_to(folder)), sha256(path.read_bytes()).hexdigest()] for path in files if folder]
         content = digest([metrics, tags, hashes])
+        first, before, end = times
         run = self._summaries.get((kind, encoding))
+        if run is not None and (run.data.metrics.keys() - metrics.keys() or run.info.start_time >= first):
+            self._client.delete_run(run.info.run_id)  # MLflow can take back no score, and change no start
+            run = None
         there = run is not None and (not files or is_there(self.uri, run.info.artifact_uri))
         if run is not None and run.data.tags.get(CONTENT) == content and there:
             return
-        if run is not None and run.data.metrics.keys() - metrics.keys():
-            self._client.delete_run(run.info.run_id)  # a score is gone, and MLflow cannot take it back
-            run = None
-        fixed = {"posenc.encoding": encoding} if encoding else {}
+        fixed = {ENCODING: encoding} if encoding else {}
         if run is None:
             name = f"summary {encoding}".strip()
-            run = self._client.create_run(self._experiment, tags={SUMMARY: kind, **fixed}, run_name=name)
+            fixed |= {SUMMARY: kind, **self._source}
+            run = self._client.create_run(self._experiment, first - before, fixed, name)
         for path in files:
             under = Path("report", path.relative_to(folder).parent) if folder else Path("report")
             send(self._client, run.info.run_id, run.info.artifact_uri, path, under.as_posix())
-        self._client.set_terminated(run.info.run_id)
-        now = int(time.time() * 1000)
-        values = [(key, value, now, 0) for key, value in metrics.items() if run.data.metrics.get(key) != value]
+        self._client.set_terminated(run.info.run_id, end_time=end)
+        values = [(key, value, end, 0) for key, value in metrics.items() if run.data.metrics.get(key) != value]
         params = {"encoding": encoding} if encoding else {}
-        self._log(run.info.run_id, values, params, {**(tags or {}), CONTENT: content})
+        log(self._client, run.info.run_id, values, params, {**tags, CONTENT: content})
         self._summaries[kind, encoding] = self._client.get_run(run.info.run_id)
 
 

@@ -18,6 +18,7 @@ from types import FrameType
 
 from posenc.common.errors import ConfigError, StoreError
 from posenc.common.text import masked
+from posenc.tracking import pages
 from posenc.tracking.place import artifacts_of, creation_locked, database_of, prepare_environment, settle
 
 MARK = "X-Posenc-Server"
@@ -44,14 +45,19 @@ def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000, mark: str = 
     else:  # it may hold a password, and every user of the machine sees a command
         os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
     if mark:
-        command += ["--uvicorn-opts", f"--header {MARK}:{mark}"]
+        # No line for each request: the addresses are to stay on the screen.
+        command += ["--uvicorn-opts", f"--header {MARK}:{mark} --no-access-log"]
     return [*command, "--host", host, "--port", str(port), "--workers", "1"]
 
 
-def serve(uri: str, host: str, port: int, say: Callable[[str], object]) -> int:
+def serve(uri: str, host: str, port: int, say: Callable[[str], object], browse: bool = False) -> int:
     """Serve MLflow's pages until Ctrl-C, or SIGTERM, ends it; the exit status, 0 for those two.
 
-    The address is said once the server that was started here answers there, not another that had the port.
+    The address is said once the server that was started here answers there, not another that had the port; then the
+    page of each suite, the one that ran last first.
+
+    Args:
+        browse: open the first of those pages in the user's browser.
 
     Raises:
         ConfigError: the address is in use, or cannot be listened on. StoreError: the server ended by itself.
@@ -72,7 +78,12 @@ def serve(uri: str, host: str, port: int, say: Callable[[str], object]) -> int:
                 raise StoreError(f"MLflow's server at {address} ended with status {server.returncode} at its start")
             time.sleep(POLL_SECONDS)
         say(f"{address} shows {masked(uri)}; Ctrl-C ends it")
+        found = _suites(host, port)
+        for name, page in found:
+            say(f"{masked(name)}: {address}/{page}")
         sys.stdout.flush()
+        if browse:
+            pages.show(f"http://{_near(host)}:{port}/{found[0][1] if found else ''}")
         raise StoreError(f"MLflow's server at {address} ended by itself, with status {server.wait()}")
     except KeyboardInterrupt:
         return 0
@@ -117,12 +128,24 @@ def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def _near(host: str) -> str:
+    """Where this machine itself reaches what listens there."""
+    return _shown({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host))
+
+
+def _suites(host: str, port: int) -> list[tuple[str, str]]:
+    """The suites and their pages; none where the server does not tell them: its own front page has them too."""
+    try:
+        return pages.suites(f"http://{_near(host)}:{port}")
+    except (OSError, HTTPException, ValueError, KeyError):
+        return []
+
+
 def _answers(host: str, port: int, mark: str) -> bool:
     """Whether the server with this mark answers: any answer of its own will do."""
-    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://{_shown(near)}:{port}/health", timeout=5) as answer:
+        with opener.open(f"http://{_near(host)}:{port}/health", timeout=5) as answer:
             return bool(answer.headers.get(MARK) == mark)
     except urllib.error.HTTPError as error:
         return bool(error.headers.get(MARK) == mark)

@@ -23,11 +23,12 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 from scipy import stats
 
+from posenc.common.colours import FIXED_SLOTS
 from posenc.common.errors import StoreError
 from posenc.records.store import Store
 from posenc.report import load_records, terminal_table, write_report
 from posenc.report.figures.labels import spread
-from posenc.report.figures.style import FIXED_SLOTS, MARKERS, looks
+from posenc.report.figures.style import MARKERS, looks
 from posenc.report.statistics.intervals import holm, interval
 from posenc.report.statistics.tables import configuration_differences, cost_table, scores_frame, summary
 from posenc.report.words import duration, last_line, markdown, number, short_count, with_half_width

@@ -25,7 +25,7 @@ from mirrored import (
 from posenc.common.errors import ConfigError, StoreError
 from posenc.tracking.mirror import Mirror, sync
 from posenc.tracking.place import default_uri
-from posenc.tracking.told import CURVE_POINTS, diverged_at, extra_axes, metric_name, run_name, summaries, thin
+from posenc.tracking.told import CURVE_POINTS, diverged_at, extra_axes, metric_name, run_names, summaries, thin
 from posenc.tracking.ui import ui_command
 
 mlflow = pytest.importorskip("mlflow")
@@ -70,6 +70,10 @@ def test_a_cell_that_ended(tmp_path: Path) -> None:
         "seed": "0",
         "backbone": "softmax",
         "scale": "smoke",
+        "schema": "1",
+        "backbone.layers": "2",
+        "training.steps": "400",
+        "training.learning_rate": "0.002",
     }
     assert run.data.metrics["test/bits_per_character/L64"] == 3.0
     assert "test/bits_per_character/L256" not in run.data.metrics
@@ -249,8 +253,8 @@ def test_names() -> None:
     assert metric_name("test", "a@b", "L64") == "test/a_b/L64"
     assert metric_name("..", "", "a/b:c[d]é") == "_/_/a_b_c_d_é"
     cells = [make_cell(), make_cell(attention="performer")]
-    assert run_name(cells[1], cells) == "performer/rope/L64/s0"
-    assert run_name(cells[1], cells[1:]) == "rope/L64/s0"
+    assert run_names(cells)[cells[1]["id"]] == "performer/rope/L64/s0"
+    assert run_names(cells[1:]) == {cells[1]["id"]: "rope/L64/s0"}
     assert extra_axes([make_cell(), make_cell(seed=1), make_cell("none", rate=0.1)]) == []
     assert extra_axes([make_cell(), make_cell(rate=0.1)]) == ["training.learning_rate"]
     assert diverged_at([{"step": 1, "loss": 2.0}]) is None

@@ -20,6 +20,7 @@ from posenc.tracking import ui
 from posenc.tracking.mirror import sync
 
 pytest.importorskip("mlflow")
+ODD = "\x1b[31m http://me:s3cret@host"
 
 
 class Page(BaseHTTPRequestHandler):
@@ -44,10 +45,16 @@ def other() -> Iterator[int]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
+    """The suite that ran last; another lies in the same folder."""
     cell = make_cell()
     made = make_store(tmp_path, [cell])
     write_record(made, cell)
-    sync(made, f"sqlite:///{made.folder.parent / 'mlflow.db'}")
+    other = Store(made.folder.parent / "other")
+    other.write_manifest({"schema": 1, "suite": {"name": ODD}, "cells": [cell]})
+    early = {**(made.read_record(cell["id"]) or {}), "times": {"started": "2020-01-01T00:00:00+00:00"}}
+    other.write_record(early)
+    for store in (made, other):
+        sync(store, f"sqlite:///{made.folder.parent / 'mlflow.db'}")
     return made
 
 
@@ -81,6 +88,12 @@ def test_what_is_announced_answers_and_ends(tmp_path: Path, store: Store, number
         assert process.stdout is not None
         line = next(line for line in process.stdout if " shows " in line)
         address = line.split()[0]
+        suites = [process.stdout.readline().rstrip("\n") for _ in range(2)]
+        shown = "runs?workflowType=machine_learning&compareRunsMode=CHART"
+        assert suites == [
+            f"quick: {address}/#/experiments/1/{shown}",
+            f"\\x1b[31m http://me:***@host: {address}/#/experiments/2/{shown}",
+        ]
         with urllib.request.urlopen(address) as answer:
             assert answer.status == 200
         if number == signal.SIGINT:

@@ -6,22 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from posenc.common.colours import PALETTE, slots
 from posenc.report.figures.fonts import OWN
 
-# Eight hues for a white page and, beside each, for a dark one: contrast at least 3 and 4 with the page, and a distance
-# of at least 0.11 in OKLab between any two under simulated protanopia, deuteranopia and tritanopia (Machado 2009).
-PALETTE = (
-    ("#0d365f", "#5478e6"),
-    ("#b8500b", "#f88806"),
-    ("#729e86", "#a2d1a7"),
-    ("#8502a3", "#98738e"),
-    ("#535353", "#e1e7fd"),
-    ("#307a9d", "#5aafde"),
-    ("#c38906", "#fecc32"),
-    ("#641309", "#e3413c"),
-)
 INK, MUTED, GRID, PAPER = "#1c2127", "#5b6570", "#e3e6ea", "#ffffff"
-FIXED_SLOTS = ("sinusoidal", "rope", "learned", "t5", "none", "shaw", "rope_outside", "alibi")
 DASHES: tuple[Any, ...] = ("", (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 WIDTH, FONT, SMALL = 4.8, 9.5, 8.5  # inches, points
@@ -70,11 +58,7 @@ class Look:
 
 def looks(encodings: Iterable[str]) -> dict[str, Look]:
     """A look for each encoding: well-known names keep theirs in every report, others take the next that is free."""
-    names = list(dict.fromkeys(encodings))
-    slots = {name: FIXED_SLOTS.index(name) for name in names if name in FIXED_SLOTS}
-    free = (slot for slot in range(len(FIXED_SLOTS) + len(names)) if slot not in set(slots.values()))
-    slots |= {name: next(free) for name in names if name not in slots}
-    return {name: _look(slots[name]) for name in names}
+    return {name: _look(slot) for name, slot in slots(encodings).items()}
 
 
 def _look(slot: int) -> Look:
