@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,8 @@ from posenc.config.task import SCALES
 
 RUNTIME = ("device", "precision", "backend", "threads", "processes")
 """Keys of `runtime` that the command line has an option for."""
+MOST_SEEDS = 1000
+"""So many seeds may be named at once: each is a training of everything else."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,29 @@ def choose(
     """
     own = {f"runtime.{key}": runtime[key] for key in RUNTIME if runtime.get(key) is not None}
     return Choice(scale, tasks, encodings, lengths, seeds, own | dict(changes or {}), data_folder(data))
+
+
+def seeds_of(text: str) -> list[int]:
+    """The seeds that a text names, each once: `3`, `0,2`, `0-4`, or `0,5-9`.
+
+    Raises:
+        ValueError: it names none, or more than MOST_SEEDS.
+    """
+    found: dict[int, None] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"(-?\d{1,30})(?:-(-?\d{1,30}))?", part.strip(), re.ASCII)
+        if match is None:
+            raise ValueError(f"{part.strip()!r} in {text!r}: must be whole numbers or ranges, such as 0,1,2 or 0-4")
+        first = int(match[1])
+        last = first if match[2] is None else int(match[2])
+        if last < first:
+            raise ValueError(f"{part.strip()!r}: a range must rise, such as {last}-{first}")
+        if last - first >= MOST_SEEDS:
+            raise ValueError(f"{part.strip()!r} names {last - first + 1:,} seeds: must be at most {MOST_SEEDS:,}")
+        found |= dict.fromkeys(range(first, last + 1))
+    if len(found) > MOST_SEEDS:
+        raise ValueError(f"{text!r} names {len(found):,} seeds: must be at most {MOST_SEEDS:,}")
+    return list(found)
 
 
 def data_folder(given: str | Path | None) -> Path | None:

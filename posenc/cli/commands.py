@@ -6,162 +6,24 @@ pass; 130 stopped.
 
 from __future__ import annotations
 
-import functools
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from posenc.api.registry import split
-from posenc.common.errors import ConfigError, PosencError, UnknownNameError
-from posenc.common.pipe import silent_when_closed
-from posenc.common.text import harmless
+from posenc.cli.group import HELP, Group, echo
+from posenc.cli.options import choice_options, integers, means_options, names, results_option
+from posenc.common.errors import ConfigError, UnknownNameError
 from posenc.plan import scaffold
 
-HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
-
-def _echo(text: object, *, err: bool = False) -> None:
-    """A line for people, in which nothing of what files and packages say acts on a terminal."""
-    click.echo(harmless(text), err=err)
-
-
-class _Group(click.Group):
-    """Prints a PosencError in a line or two and exits with 2; 130 after Ctrl-C, with how to go on.
-
-    It ends silently where nobody reads what it says.
-    """
-
-    def make_context(self, *arguments: Any, **given: Any) -> click.Context:
-        with silent_when_closed():  # --help is printed here
-            return super().make_context(*arguments, **given)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        from posenc.common.text import masked
-
-        try:
-            with silent_when_closed():
-                return super().invoke(ctx)
-        except PosencError as error:
-            _echo(masked(f"posenc: {error}"), err=True)
-            ctx.exit(error.exit_status)
-        except KeyboardInterrupt:
-            command = masked(shlex.join(["posenc", *sys.argv[1:]]))
-            how = {"run": f"; `{command}` again goes on where it stopped", "report": f"; `{command}` makes it again"}
-            click.echo(f"\nposenc: stopped{how.get(ctx.invoked_subcommand or '', '')}", err=True)
-            ctx.exit(130)
-
-
-@click.group(cls=_Group, context_settings=HELP)
+@click.group(cls=Group, context_settings=HELP)
 @click.version_option(package_name="posenc")
 def main() -> None:
     """Positional encodings compared on equal terms."""
-
-
-def _split(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
-    """`a,b(x=1,y=2)` at commas outside parentheses."""
-    if value is None:
-        return None
-    parts = split(value, ",")
-    if any(not part.strip() for part in parts):
-        raise click.BadParameter(f"{value!r} has an empty part: write a,b,c")
-    return [part.strip() for part in parts]
-
-
-def _integers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
-    parts = _split(ctx, parameter, value)
-    try:
-        return None if parts is None else [int(part) for part in parts]
-    except ValueError:
-        raise click.BadParameter(f"{value!r}: whole numbers are wanted, such as 0,1,2") from None
-
-
-def _results(command: Callable[..., None]) -> Callable[..., None]:
-    return click.option(
-        "--results", default="results", show_default=True, type=click.Path(path_type=Path), help="Where results lie."
-    )(command)
-
-
-def _choice(command: Callable[..., None]) -> Callable[..., None]:
-    """The options by which `plan` and `run` change a suite."""
-    options = [
-        click.option("--scale", help="smoke, small or paper."),
-        click.option("--tasks", callback=_split, help="Only these of the suite's tasks: a,b."),
-        click.option("--encodings", callback=_split, help="These encodings instead: a,b(option=1),c+d; or all."),
-        click.option("--lengths", callback=_integers, help="These training lengths instead, in tokens."),
-        click.option("--seeds", callback=_integers, help="These seeds instead."),
-        click.option("--data", type=click.Path(), help="Where official data files lie (or POSENC_DATA)."),
-        click.option("--device", help="cpu or cuda."),
-        click.option("--precision", help="float32 or bfloat16 (autocast)."),
-        click.option("--backend", help="Of softmax attention: auto, reference, sdpa, blocks, flex or xformers."),
-        click.option("--threads", type=int, help="CPU threads of a cell."),
-        click.option("--processes", type=int, help="Processes that train one cell together, a GPU each (torchrun)."),
-        click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any key of the task."),
-    ]
-
-    @functools.wraps(command)
-    def wrapped(*arguments: Any, **given: Any) -> None:
-        from posenc.common.toml import parse_value
-        from posenc.plan.asked import RUNTIME, choose
-
-        changes = {}
-        for change in given.pop("changes"):
-            key, equals, value = change.partition("=")
-            if not equals or not key:
-                raise ConfigError(f"--set {change}: KEY=VALUE is wanted, such as training.steps=200")
-            changes[key] = parse_value(value)
-        keys = ("scale", "tasks", "encodings", "lengths", "seeds", "data", *RUNTIME)
-        choice = choose(**{key: given.pop(key) for key in keys}, changes=changes)
-        command(*arguments, choice=choice, **given)
-
-    for option in reversed(options):
-        wrapped = option(wrapped)
-    return wrapped
-
-
-def _seconds(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    """`90`, `90s`, `30m` or `2h` in seconds."""
-    if value is None:
-        return None
-    from posenc.running.means import seconds
-
-    try:
-        return seconds(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def _means(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say how a run is carried out."""
-    options = [
-        click.option("--jobs", type=int, help="Cells at once; by default as many as cores over threads, or as GPUs."),
-        click.option(
-            "--rerun", default="missing", show_default=True, help="missing, failed, stale (by other code) or all."
-        ),
-        click.option("--engine", default="local", show_default=True, help="local (worker processes) or ray."),
-        click.option("--address", help="Of a Ray cluster; without it, RAY_ADDRESS or a Ray of this machine alone."),
-        click.option("--time-limit", callback=_seconds, help="What a cell may take: 90s, 30m, 2h."),
-        click.option(
-            "--checkpoint-every", "checkpoint_seconds", callback=_seconds, default="60s", show_default=True,
-            help="Time of training between two checkpoints.",
-        ),
-        click.option("--keep", is_flag=True, help="Keep every cell's trained model, for posenc.load."),
-    ]  # fmt: skip
-
-    @functools.wraps(command)
-    def wrapped(*arguments: Any, **given: Any) -> None:
-        from posenc.running.means import Means
-
-        keys = ("jobs", "rerun", "engine", "address", "time_limit", "checkpoint_seconds", "keep")
-        command(*arguments, means=Means(**{key: given.pop(key) for key in keys}), **given)
-
-    for option in reversed(options):
-        wrapped = option(wrapped)
-    return wrapped
 
 
 @main.command("list")
@@ -174,11 +36,11 @@ def list_command(kind: str, long: bool, as_json: bool) -> None:
 
     rows = catalogue.long_rows(kind) if long else catalogue.rows(kind)
     if as_json or long:
-        _echo(json.dumps(rows, indent=1) if as_json else table.markdown(rows).rstrip())
+        echo(json.dumps(rows, indent=1) if as_json else table.markdown(rows).rstrip())
         return
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
-        _echo(f"{row['name']:<{width}}  {row['what']}  [{row['package']}]")
+        echo(f"{row['name']:<{width}}  {row['what']}  [{row['package']}]")
 
 
 @main.command()
@@ -187,12 +49,12 @@ def show(name: str) -> None:
     """One encoding, task or suite, whole."""
     from posenc.plan import catalogue
 
-    _echo(catalogue.show(name))
+    echo(catalogue.show(name))
 
 
 @main.command()
 @click.argument("suite")
-@_choice
+@choice_options
 @click.option("--speed", type=float, help="TFLOP/s that training reaches, for the estimate of time.")
 def plan(suite: str, choice: Any, speed: float | None) -> None:
     """The cells of SUITE, their size and estimated time; runs nothing."""
@@ -208,9 +70,9 @@ def plan(suite: str, choice: Any, speed: float | None) -> None:
 
 @main.command()
 @click.argument("suite")
-@_choice
-@_means
-@_results
+@choice_options
+@means_options
+@results_option
 def run(suite: str, choice: Any, means: Any, results: Path) -> None:
     """Run what is missing of SUITE (a suite, a TOML file, or a task), and write its report."""
     from posenc.plan.asked import find_suite, require_known
@@ -225,10 +87,10 @@ def run(suite: str, choice: Any, means: Any, results: Path) -> None:
     outcome = driver.run(suite, choice=choice, means=means, results=results, command=command, say=click.echo)
     of_width(100).print(terminal_table(outcome.store))
     _print_failed(outcome.failed)
-    _echo(f"report: {outcome.report}")
+    echo(f"report: {outcome.report}")
     _print_unread(outcome.report)
     if outcome.stopped:
-        _echo("stopped; the same command goes on where it was left")
+        echo("stopped; the same command goes on where it was left")
     sys.exit(outcome.exit_status)
 
 
@@ -236,7 +98,7 @@ def _print_failed(failed: list[dict[str, Any]]) -> None:
     from posenc.records.record import STATUSES
 
     for record in failed:
-        _echo(f"{STATUSES[record['status']]}: {record['name']}: {record.get('reason')}")
+        echo(f"{STATUSES[record['status']]}: {record['name']}: {record.get('reason')}")
 
 
 def _print_unread(page: Path | None) -> None:
@@ -244,12 +106,12 @@ def _print_unread(page: Path | None) -> None:
     from posenc.report import unread
 
     for line in unread(page.parent) if page else ():
-        _echo(f"not in the report: {line}", err=True)
+        echo(f"not in the report: {line}", err=True)
 
 
 @main.command()
 @click.argument("suite")
-@_results
+@results_option
 def status(suite: str, results: Path) -> None:
     """How many cells of SUITE's last run are done, failed, running, started and not ended, left, or by other code."""
     from posenc.running.status import COUNTED
@@ -257,19 +119,19 @@ def status(suite: str, results: Path) -> None:
 
     found = status_of(suite, results)
     for key, words in COUNTED.items():
-        _echo(f"{words:<13} {found.counts[key]}")
+        echo(f"{words:<13} {found.counts[key]}")
     if found.holder is not None:
         who = found.holder
         where = f"{who.get('process', '?')} on {who.get('host', '?')}"
-        _echo(f"run now by process {where}: {who.get('command', '?')}")
+        echo(f"run now by process {where}: {who.get('command', '?')}")
     for line in found.unusable:
-        _echo(line)
+        echo(line)
     _print_failed(found.failed)
 
 
 @main.command()
 @click.argument("suite")
-@_results
+@results_option
 @click.option("--output", type=click.Path(path_type=Path), help="Where the report goes; by default beside the records.")
 def report(suite: str, results: Path, output: Path | None) -> None:
     """The report of SUITE, or of a results folder, made again from its records."""
@@ -277,7 +139,7 @@ def report(suite: str, results: Path, output: Path | None) -> None:
 
     store = _store_of(suite, results)
     page = write_report(store, output or store.folder / "report")
-    _echo(page)
+    echo(page)
     _print_unread(page)
 
 
@@ -292,7 +154,7 @@ def _store_of(given: str, results: Path) -> Any:
 @main.command()
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
-@_results
+@results_option
 @click.option("--output", type=click.Path(path_type=Path), help="Also write it there, as Markdown and CSV.")
 def compare(first: str, second: str, results: Path, output: Path | None) -> None:
     """What changed from A to B, each a suite or a results folder, and how the scores moved, cell by cell."""
@@ -302,7 +164,7 @@ def compare(first: str, second: str, results: Path, output: Path | None) -> None
     found = comparing.compare(_store_of(first, results), _store_of(second, results))
     of_width(100).print(comparing.terminal(found))
     for path in comparing.write(found, output) if output else ():
-        _echo(path)
+        echo(path)
 
 
 def _require_folder(option: str, file: Path | None) -> None:
@@ -313,7 +175,7 @@ def _require_folder(option: str, file: Path | None) -> None:
 
 @main.command()
 @click.argument("encoding")
-@click.option("--lengths", callback=_integers, help="Look for leaks at these lengths in tokens too.")
+@click.option("--lengths", callback=integers, help="Look for leaks at these lengths in tokens too.")
 @click.option("--suite", help="Look for leaks at the lengths that this suite scores, too.")
 @click.option("--rounds", type=click.IntRange(0), default=5, show_default=True, help="Time a step so often; 0: not.")
 @click.option("--json", "data", type=click.Path(dir_okay=False, path_type=Path), help="Write the card here as JSON.")
@@ -332,9 +194,9 @@ def check(
 
 
 @main.command()
-@click.option("--encodings", callback=_split, help="These instead of all built-in ones: a,b(option=1),c+d.")
-@click.option("--attention", "attentions", callback=_split, default="softmax,performer", show_default=True)
-@click.option("--lengths", callback=_integers, default="512", show_default=True, help="Tokens in each row.")
+@click.option("--encodings", callback=names, help="These instead of all built-in ones: a,b(option=1),c+d.")
+@click.option("--attention", "attentions", callback=names, default="softmax,performer", show_default=True)
+@click.option("--lengths", callback=integers, default="512", show_default=True, help="Tokens in each row.")
 @click.option("--rows", type=int, default=0, help="Rows of a batch.  [default: 2, and 32 of bert-base]")
 @click.option("--size", default="small", show_default=True, help="small, or bert-base (an encoder, for a GPU).")
 @click.option("--compile", default="none", show_default=True, help="Of posenc's steps: none, inductor or cudagraphs.")
@@ -354,14 +216,14 @@ def bench(file: Path | None, encodings: list[str] | None, **given: Any) -> None:
 
     options = run.Options(encodings=encodings or list(registry.BUILT_IN), **given)
     _require_folder("--json", file)
-    rows = run.measure(options, lambda line: _echo(line, err=True))
+    rows = run.measure(options, lambda line: echo(line, err=True))
     if file is not None:
         file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     console = of_width(120)
     for table in run.tables(rows):
         console.print(table)
     for line in (*run.left_out(rows), run.FORMULA, pipeline.measure(options.rounds, options.device).said()):
-        _echo(line)
+        echo(line)
 
 
 def _new(kind: str, what: str) -> None:
@@ -372,7 +234,7 @@ def _new(kind: str, what: str) -> None:
     @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="Where it goes.")
     def command(name: str, folder: Path) -> None:
         for path in scaffold.new(kind, name, folder):
-            _echo(path)
+            echo(path)
 
 
 for _kind, _brought in scaffold.KINDS.items():
@@ -381,7 +243,7 @@ for _kind, _brought in scaffold.KINDS.items():
 
 @main.command()
 @click.argument("suite")
-@_results
+@results_option
 def sync(suite: str, results: Path) -> None:
     """Rebuild what MLflow shows of SUITE from its records."""
     from posenc.common.text import masked
@@ -389,11 +251,11 @@ def sync(suite: str, results: Path) -> None:
     from posenc.tracking import mirror as tracking
 
     uri = tracking.default_uri(results.absolute())
-    _echo(f"{tracking.sync(store_for(suite, results), uri)} cells in {masked(uri)}")
+    echo(f"{tracking.sync(store_for(suite, results), uri)} cells in {masked(uri)}")
 
 
 @main.command()
-@_results
+@results_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(0, 65535), help="0: any that is free.")
 def ui(results: Path, host: str, port: int) -> None:
@@ -404,4 +266,4 @@ def ui(results: Path, host: str, port: int) -> None:
     uri = default_uri(results.absolute())
     if uri.startswith("sqlite:") and not (results / "mlflow.db").is_file():
         raise UnknownNameError("results folder", str(results), [], "--results: no mlflow.db in it, run a suite first")
-    sys.exit(serve(uri, host, port, _echo))
+    sys.exit(serve(uri, host, port, echo))
