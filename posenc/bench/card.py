@@ -14,7 +14,7 @@ from rich.text import Text
 
 from posenc.api.blocks import Block, Facts, Figure, Note, Paragraph, Sources, Table
 from posenc.bench import run
-from posenc.common.errors import PosencError
+from posenc.common.errors import ConfigError, PosencError
 from posenc.common.terminal import Terminal
 from posenc.plan import catalogue
 from posenc.plan.table import HEAD, cells
@@ -132,6 +132,9 @@ def measure(encoding: str, lengths: Sequence[int] | None, suite: str | None, rou
     Args:
         lengths, suite: where leaks are looked for too; those that the suite scores. rounds: as `make` has it.
     """
+    for length in lengths or ():
+        if not 2 <= length <= check.AFFORDABLE:
+            raise ConfigError(f"--lengths {length}: must be from 2 to {check.AFFORDABLE:,} tokens")
     more = [*(lengths or []), *(catalogue.lengths_scored(suite, check.AFFORDABLE) if suite else [])]
     findings = check.measure(encoding, lengths=[*check.default_lengths(), *more])
     console = Terminal()

@@ -15,7 +15,19 @@ from typing import Any
 import click
 
 from posenc.cli.group import HELP, Group, echo
-from posenc.cli.options import choice_options, integers, means_options, names, results_option
+from posenc.cli.options import (
+    BACKENDS,
+    COMPILE,
+    DEVICES,
+    PRECISIONS,
+    SIZES,
+    attentions,
+    choice_options,
+    integers,
+    means_options,
+    names,
+    results_option,
+)
 from posenc.common.errors import ConfigError, UnknownNameError
 from posenc.plan import scaffold
 
@@ -195,15 +207,19 @@ def check(
 
 @main.command()
 @click.option("--encodings", callback=names, help="These instead of all built-in ones: a,b(option=1),c+d.")
-@click.option("--attention", "attentions", callback=names, default="softmax,performer", show_default=True)
+@click.option("--attention", "attentions", callback=attentions, default="softmax,performer", show_default=True)
 @click.option("--lengths", callback=integers, default="512", show_default=True, help="Tokens in each row.")
 @click.option("--rows", type=int, default=0, help="Rows of a batch.  [default: 2, and 32 of bert-base]")
-@click.option("--size", default="small", show_default=True, help="small, or bert-base (an encoder, for a GPU).")
-@click.option("--compile", default="none", show_default=True, help="Of posenc's steps: none, inductor or cudagraphs.")
+@click.option(
+    "--size", type=click.Choice(SIZES), default="small", show_default=True, help="bert-base: an encoder, for a GPU."
+)
+@click.option("--compile", type=click.Choice(COMPILE), default="none", show_default=True, help="Of posenc's steps.")
 @click.option("--rounds", type=int, default=20, show_default=True, help="How often each subject is timed.")
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--dtype", default="float32", show_default=True, help="float32 or bfloat16 (autocast).")
-@click.option("--backend", default="auto", show_default=True, help="Of softmax attention.")
+@click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="Where it is timed.")
+@click.option(
+    "--dtype", type=click.Choice(PRECISIONS), default="float32", show_default=True, help="bfloat16: by autocast."
+)
+@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="Of softmax attention.")
 @click.option("--threads", type=int, default=1, show_default=True, help="CPU threads.")
 @click.option("--peers/--no-peers", default=True, help="Other libraries too (the extra posenc[peers]).")
 @click.option("--memory/--no-memory", default=True, help="Peak memory too, each in a process of its own.")

@@ -12,6 +12,17 @@ import click
 from posenc.api.spec import split
 from posenc.common.errors import ConfigError
 
+# Written here a second time, so that `posenc --help` loads no configuration; a test holds both to each other.
+SCALES = ("smoke", "small", "paper")
+DEVICES = ("cpu", "cuda")
+PRECISIONS = ("float32", "bfloat16")
+BACKENDS = ("auto", "reference", "sdpa", "blocks", "flex", "xformers")
+COMPILE = ("none", "inductor", "cudagraphs")
+ATTENTIONS = ("softmax", "performer")
+SIZES = ("small", "bert-base")
+RERUN = ("missing", "failed", "stale", "all")
+ENGINES = ("local", "ray")
+
 
 def names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
     """`a,b(x=1,y=2)` at commas outside parentheses."""
@@ -30,6 +41,12 @@ def integers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
         return None if parts is None else [int(part) for part in parts]
     except ValueError:
         raise click.BadParameter(f"{value!r}: must be whole numbers, such as 64,128") from None
+
+
+def attentions(ctx: click.Context, parameter: click.Parameter, value: str) -> list[str]:
+    """Some of ATTENTIONS: `softmax,performer`."""
+    kind = click.Choice(ATTENTIONS)
+    return [kind.convert(name, parameter, ctx) for name in names(ctx, parameter, value) or ()]
 
 
 def seeds(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
@@ -52,15 +69,15 @@ def results_option(command: Callable[..., None]) -> Callable[..., None]:
 def choice_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options by which `plan` and `run` change a suite."""
     options = [
-        click.option("--scale", help="smoke, small or paper."),
+        click.option("--scale", type=click.Choice(SCALES), help="In place of the suite's own."),
         click.option("--tasks", callback=names, help="Only these of the suite's tasks: a,b."),
         click.option("--encodings", callback=names, help="These encodings instead: a,b(option=1),c+d; or all."),
         click.option("--lengths", callback=integers, help="These training lengths instead, in tokens."),
         click.option("--seeds", callback=seeds, help="These seeds instead: 0-4, or 0,2,5-9."),
         click.option("--data", type=click.Path(), help="Where official data files lie (or POSENC_DATA)."),
-        click.option("--device", help="cpu or cuda."),
-        click.option("--precision", help="float32 or bfloat16 (autocast)."),
-        click.option("--backend", help="Of softmax attention: auto, reference, sdpa, blocks, flex or xformers."),
+        click.option("--device", type=click.Choice(DEVICES), help="Where cells train."),
+        click.option("--precision", type=click.Choice(PRECISIONS), help="bfloat16: by autocast."),
+        click.option("--backend", type=click.Choice(BACKENDS), help="Of softmax attention."),
         click.option("--threads", type=int, help="CPU threads of a cell."),
         click.option("--processes", type=int, help="Processes that train one cell together, a GPU each (torchrun)."),
         click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any key of the task."),
@@ -103,9 +120,12 @@ def means_options(command: Callable[..., None]) -> Callable[..., None]:
     options = [
         click.option("--jobs", type=int, help="Cells at once; by default as many as cores over threads, or as GPUs."),
         click.option(
-            "--rerun", default="missing", show_default=True, help="missing, failed, stale (by other code) or all."
+            "--rerun", type=click.Choice(RERUN), default="missing", show_default=True,
+            help="Which cells run; stale: made by other code.",
         ),
-        click.option("--engine", default="local", show_default=True, help="local (worker processes) or ray."),
+        click.option(
+            "--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="local: worker processes."
+        ),
         click.option("--address", help="Of a Ray cluster; without it, RAY_ADDRESS or a Ray of this machine alone."),
         click.option("--time-limit", callback=seconds_of, help="What a cell may take: 90s, 30m, 2h."),
         click.option(

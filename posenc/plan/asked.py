@@ -25,11 +25,17 @@ RUNTIME = ("device", "precision", "backend", "threads", "processes")
 """Keys of `runtime` that the command line has an option for."""
 MOST_SEEDS = 1000
 """So many seeds may be named at once: each is a training of everything else."""
+LONGEST = 2**24
+"""Tokens of the longest row."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a command line changes of a suite; None leaves it as it is."""
+    """What a command line changes of a suite; None leaves it as it is.
+
+    Attributes:
+        options: by a key of `changes` the option that was typed for it, where that is not `--set`.
+    """
 
     scale: str | None = None
     tasks: Sequence[str] | None = None
@@ -38,6 +44,17 @@ class Choice:
     seeds: Sequence[int] | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     data: Path | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def option(self, key: str) -> str:
+        """What was typed to change a key: `--device`, `--set training.steps`."""
+        return self.options.get(key, f"--set {key}")
+
+    def typed(self, key: str, value: object) -> str:
+        """A key and its value as they were typed, or as a file has them."""
+        if key not in self.changes:
+            return f"{key} = {value}"
+        return f"{self.options[key]} {value}" if key in self.options else f"--set {key}={value}"
 
 
 def choose(
@@ -54,10 +71,17 @@ def choose(
     """A choice as options give it; `runtime` has the keys of RUNTIME, None where an option is not given.
 
     Raises:
-        ConfigError: `data` is no folder.
+        ConfigError: `data` is no folder, or a length or a seed is beyond all measure.
     """
+    for length in lengths or ():
+        if not 1 <= length <= LONGEST:
+            raise ConfigError(f"--lengths {length}: must be from 1 to {LONGEST:,} tokens")
+    for seed in seeds or ():
+        if abs(seed) >= 2**63:
+            raise ConfigError(f"--seeds {seed}: must have at most 64 bits")
     own = {f"runtime.{key}": runtime[key] for key in RUNTIME if runtime.get(key) is not None}
-    return Choice(scale, tasks, encodings, lengths, seeds, own | dict(changes or {}), data_folder(data))
+    options = {key: f"--{key.removeprefix('runtime.')}" for key in own if key not in (changes or {})}
+    return Choice(scale, tasks, encodings, lengths, seeds, own | dict(changes or {}), data_folder(data), options)
 
 
 def seeds_of(text: str) -> list[int]:
@@ -99,10 +123,13 @@ def data_folder(given: str | Path | None) -> Path | None:
     return folder.absolute()
 
 
-def find_suite(given: str) -> Suite:
+def find_suite(given: str, where: str = "") -> Suite:
     """A suite by its name, by the path of its TOML, or a task (by name or path): that alone over the default encodings.
 
     A task without a `smoke` scale runs at the first that it has.
+
+    Args:
+        where: the option that named it, for errors.
 
     Raises:
         UnknownNameError: neither. ConfigError: a wrong key, type or value in it.
@@ -121,7 +148,7 @@ def find_suite(given: str) -> Suite:
         return _relocated(suite, path.parent)
     if given in tasks:
         return _of_task(given, read_toml(tasks[given]))
-    raise UnknownNameError("suite or task", given, [*suites, *tasks])
+    raise UnknownNameError("suite or task", given, [*suites, *tasks], where)
 
 
 def _of_task(given: str, raw: Mapping[str, Any]) -> Suite:
