@@ -14,13 +14,14 @@ from typing import Any
 
 import click
 
-from posenc.cli.group import HELP, Group, echo
+from posenc.cli.group import HELP, Group, echo, echo_json
 from posenc.cli.options import (
     BACKENDS,
     COMPILE,
     DEVICES,
     PRECISIONS,
     SIZES,
+    as_json_option,
     attentions,
     choice_options,
     integers,
@@ -41,14 +42,14 @@ def main() -> None:
 @main.command("list")
 @click.argument("kind", type=click.Choice(["encodings", "tasks", "suites"]))
 @click.option("--long", is_flag=True, help="Of encodings: the whole table, in Markdown (or JSON).")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@as_json_option
 def list_command(kind: str, long: bool, as_json: bool) -> None:
     """A line for each encoding, task or suite: its name, what it is, from which package."""
     from posenc.plan import catalogue, table
 
     rows = catalogue.long_rows(kind) if long else catalogue.rows(kind)
     if as_json or long:
-        echo(json.dumps(rows, indent=1) if as_json else table.markdown(rows).rstrip())
+        echo_json(rows) if as_json else echo(table.markdown(rows).rstrip())
         return
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
@@ -67,17 +68,24 @@ def show(name: str) -> None:
 @main.command()
 @click.argument("suite")
 @choice_options
-@click.option("--speed", type=float, help="TFLOP/s that training reaches, for the estimate of time.")
-def plan(suite: str, choice: Any, speed: float | None) -> None:
+@click.option(
+    "--speed", type=click.FloatRange(0, min_open=True), help="TFLOP/s that training reaches, for the estimate of time."
+)
+@as_json_option
+def plan(suite: str, choice: Any, speed: float | None, as_json: bool) -> None:
     """The cells of SUITE, their size and estimated time; runs nothing."""
     from posenc.plan.asked import find_suite, require_known
 
     require_known(found := find_suite(suite), choice)  # a slip of the hand is told before anything slow is loaded
-    from posenc.plan import catalogue
+    from posenc.plan import overview
     from posenc.plan import plan as planning
 
     made = planning.make(found, choice, need_data=False)
-    catalogue.print_plan(made, speed, choice.data)
+    cells = overview.planned(made, speed, choice.data)
+    if as_json:
+        echo_json(overview.data(made, cells))
+    else:
+        overview.print_plan(made, cells, speed)
 
 
 @main.command()

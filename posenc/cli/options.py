@@ -66,6 +66,11 @@ def results_option(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
+def as_json_option(command: Callable[..., None]) -> Callable[..., None]:
+    """`--json`, of commands whose answer goes to standard output and nowhere else."""
+    return click.option("--json", "as_json", is_flag=True, help="As JSON, and nothing else.")(command)
+
+
 def choice_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options by which `plan` and `run` change a suite."""
     options = [

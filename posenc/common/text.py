@@ -1,7 +1,8 @@
-"""Text from elsewhere, made harmless before it is shown or written to a table."""
+"""Text from elsewhere, made harmless before it is shown or written to a table; times in words."""
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 
@@ -39,3 +40,16 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: `14.2 s`, `5 min`, `2 h 10 min`; `?` where unknown."""
+    if seconds is None or not math.isfinite(seconds):
+        return "?"
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 20 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours = round(minutes / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if hours < 48 else f"{hours / 24:.1f} days"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,6 +105,17 @@ def seeds_of(text: str) -> list[int]:
     if len(found) > MOST_SEEDS:
         raise ValueError(f"{text!r} names {len(found):,} seeds: must be at most {MOST_SEEDS:,}")
     return list(found)
+
+
+def ranges(seeds: Iterable[int]) -> str:
+    """Seeds as `seeds_of` reads them: `0-4,7`."""
+    runs: list[list[int]] = []
+    for seed in sorted(set(seeds)):
+        if runs and runs[-1][1] == seed - 1:
+            runs[-1][1] = seed
+        else:
+            runs.append([seed, seed])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def data_folder(given: str | Path | None) -> Path | None:

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from posenc.common.errors import StoreError
 from posenc.common.terminal import Terminal
-from posenc.common.text import harmless
+from posenc.common.text import duration, harmless
 from posenc.records.record import DONE, FAILED, FAILURES, NOT_POSSIBLE, STATUSES, Record, is_number
 from posenc.records.store import Store
 
@@ -91,19 +91,6 @@ def style_of(status: str) -> str:
 def plain(text: object) -> str:
     """One line in which nothing can move the cursor or colour the screen."""
     return harmless(text).replace("\n", " ").replace("\t", " ")
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds for people: `14.2 s`, `5 min`, `2 h 10 min`; `?` where unknown."""
-    if seconds is None or not math.isfinite(seconds):
-        return "?"
-    if seconds < 100:
-        return f"{seconds:.1f} s" if seconds < 20 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours = round(minutes / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if hours < 48 else f"{hours / 24:.1f} days"
 
 
 def count(value: float | None) -> str:
