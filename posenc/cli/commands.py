@@ -132,12 +132,16 @@ def _print_unread(page: Path | None) -> None:
 @main.command()
 @click.argument("suite")
 @results_option
-def status(suite: str, results: Path) -> None:
+@as_json_option
+def status(suite: str, results: Path, as_json: bool) -> None:
     """How many cells of SUITE's last run are done, failed, running, started and not ended, left, or by other code."""
     from posenc.running.status import COUNTED
     from posenc.running.status import status as status_of
 
     found = status_of(suite, results)
+    if as_json:
+        echo_json(found.data())
+        return
     for key, words in COUNTED.items():
         echo(f"{words:<13} {found.counts[key]}")
     if found.holder is not None:
@@ -176,14 +180,19 @@ def _store_of(given: str, results: Path) -> Any:
 @click.argument("second", metavar="B")
 @results_option
 @click.option("--output", type=click.Path(path_type=Path), help="Also write it there, as Markdown and CSV.")
-def compare(first: str, second: str, results: Path, output: Path | None) -> None:
+@as_json_option
+def compare(first: str, second: str, results: Path, output: Path | None, as_json: bool) -> None:
     """What changed from A to B, each a suite or a results folder, and how the scores moved, cell by cell."""
     from posenc.common.terminal import of_width
     from posenc.report import compare as comparing
 
     found = comparing.compare(_store_of(first, results), _store_of(second, results))
+    written = comparing.write(found, output) if output else ()
+    if as_json:
+        echo_json(comparing.data(found))
+        return
     of_width(100).print(comparing.terminal(found))
-    for path in comparing.write(found, output) if output else ():
+    for path in written:
         echo(path)
 
 
@@ -198,7 +207,15 @@ def _require_folder(option: str, file: Path | None) -> None:
 @click.option("--lengths", callback=integers, help="Look for leaks at these lengths in tokens too.")
 @click.option("--suite", help="Look for leaks at the lengths that this suite scores, too.")
 @click.option("--rounds", type=click.IntRange(0), default=5, show_default=True, help="Time a step so often; 0: not.")
-@click.option("--json", "data", type=click.Path(dir_okay=False, path_type=Path), help="Write the card here as JSON.")
+@click.option(
+    "--json",
+    "data",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    is_flag=False,
+    flag_value="-",
+    metavar="[FILE]",
+    help="The card as JSON, and nothing else; with a file, there.",
+)
 @click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write the card here as a page.")
 def check(
     encoding: str, lengths: list[int] | None, suite: str | None, rounds: int, data: Path | None, page: Path | None
@@ -208,7 +225,7 @@ def check(
 
     _require_folder("--json", data)
     _require_folder("--html", page)
-    made = card.measure(encoding, lengths, suite, rounds)
+    made = card.measure(encoding, lengths, suite, rounds, silent=data == card.STANDARD_OUTPUT)
     made.write(data, page)
     sys.exit(0 if made.passed else 3)
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 import shlex
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from posenc.common.errors import PosencError
 from posenc.common.pipe import silent_when_closed
-from posenc.common.text import harmless
+from posenc.common.text import as_json, harmless
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -24,16 +21,8 @@ def echo(text: object, *, err: bool = False) -> None:
 
 
 def echo_json(value: Any) -> None:
-    """A value for programs: the whole of what a command prints on standard output. What is no number is null."""
-    click.echo(json.dumps(_finite(value), indent=1, default=str))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(one) for key, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+    """A value for programs: the whole of what a command prints on standard output."""
+    click.echo(as_json(value))
 
 
 class Group(click.Group):

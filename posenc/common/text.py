@@ -1,10 +1,13 @@
-"""Text from elsewhere, made harmless before it is shown or written to a table; times in words."""
+"""Text from elsewhere, made harmless before it is shown or written to a table; times in words; JSON."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
@@ -53,3 +56,16 @@ def duration(seconds: float | None) -> str:
         return f"{minutes} min"
     hours = round(minutes / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON that every reader takes: what is no finite number is null."""
+    return json.dumps(_finite(value), indent=1, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value

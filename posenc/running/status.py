@@ -42,16 +42,29 @@ COUNTED = {
 
 @dataclass
 class Status:
-    """Counts of a suite's cells, who runs it now, and what is wrong.
+    """Counts of a suite's cells, in which folder, who runs it now, and what is wrong.
 
     `started` counts cells with a curve and no record that no driver runs now; `other_code` counts records made by
     another commit, with uncommitted changes, or by a plug-in whose files have changed since.
     """
 
+    folder: Path
+    cells: int
     holder: dict[str, Any] | None
     counts: Counter[str] = field(default_factory=Counter)
     failed: list[Record] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
+
+    def data(self) -> dict[str, Any]:
+        """All of it, for programs."""
+        return {
+            "folder": str(self.folder),
+            "cells": self.cells,
+            "counts": {key: self.counts[key] for key in COUNTED},
+            "run_by": self.holder,
+            "failed": [{key: record.get(key) for key in ("id", "name", "status", "reason")} for record in self.failed],
+            "unusable": self.unusable,
+        }
 
 
 def status(suite: str, results: str | Path = "results") -> Status:
@@ -61,7 +74,8 @@ def status(suite: str, results: str | Path = "results") -> Status:
         StoreError: it never ran here.
     """
     store = store_for(suite, results)
-    cells, found = store.read_manifest()["cells"], Status(store.holder())
+    cells = store.read_manifest()["cells"]
+    found = Status(store.folder, len(cells), store.holder())
     for cell in cells:
         try:
             record = store.read_record(cell["id"])
