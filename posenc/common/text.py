@@ -58,6 +58,17 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if hours < 48 else f"{hours / 24:.1f} days"
 
 
+def size(count: float) -> str:
+    """Bytes for people: `512 MB`, `3.1 GB`."""
+    return (
+        f"{count / 1e6:.0f} MB"
+        if count < 1e9
+        else f"{count / 1e9:.1f} GB"
+        if count < 1e11
+        else f"{count / 1e9:,.0f} GB"
+    )
+
+
 def as_json(value: Any) -> str:
     """A value as JSON that every reader takes: what is no finite number is null."""
     return json.dumps(_finite(value), indent=1, default=str)

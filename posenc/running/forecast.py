@@ -33,40 +33,41 @@ class Expected:
 
 def expected(config: Mapping[str, Any]) -> Expected:
     """By a cell's configuration, as a manifest has it; what an older one does not say is taken to be small."""
-    training, evaluation, runtime = (_table(config, key) for key in ("training", "evaluation", "runtime"))
-    length, steps = _of(config, "length", 1), _of(training, "steps", 0)
+    training, evaluation, runtime = (table_of(config, key) for key in ("training", "evaluation", "runtime"))
+    length, steps = number_of(config, "length", 1), number_of(training, "steps", 0)
     stages = training.get("stages")
     parts = stages if isinstance(stages, list) and stages else [{**training, "length": length}]
     train = 0.0
     for part in parts:
-        tokens = _of(part, "steps", 0) * _of(part, "batch", 1) * _of(part, "length", length)
-        train += 3 * tokens * flops_per_token(config, _of(part, "length", length))
+        tokens = number_of(part, "steps", 0) * number_of(part, "batch", 1) * number_of(part, "length", length)
+        train += 3 * tokens * flops_per_token(config, number_of(part, "length", length))
     factors = evaluation.get("length_factors") or [1]
-    scored, every = _of(evaluation, "tokens", 0), max(1.0, _of(training, "validate_every", 1))
+    scored, every = number_of(evaluation, "tokens", 0), max(1.0, number_of(training, "validate_every", 1))
     score = scored * flops_per_token(config, length) * steps / every
     score += sum(scored * flops_per_token(config, length * factor) for factor in factors if is_number(factor))
     device = runtime.get("device")
-    speed = 1e12 * DEFAULT_SPEED.get(str(device), DEFAULT_SPEED["cpu"]) * max(1.0, _of(runtime, "processes", 1))
-    speed *= max(1.0, _of(runtime, "threads", 1)) if device != "cuda" else 1.0
+    speed = 1e12 * DEFAULT_SPEED.get(str(device), DEFAULT_SPEED["cpu"]) * max(1.0, number_of(runtime, "processes", 1))
+    speed *= max(1.0, number_of(runtime, "threads", 1)) if device != "cuda" else 1.0
     training_seconds = train / speed + STEP_SECONDS * steps
     return Expected(training_seconds, CELL_SECONDS + training_seconds + score / speed)
 
 
 def flops_per_token(config: Mapping[str, Any], length: float) -> float:
     """Of a forward pass over rows of `length`, whatever the encoding: matrix products and attention, in closed form."""
-    backbone = _table(config, "backbone")
-    width, layers = _of(backbone, "width", 64), _of(backbone, "layers", 1)
-    seen = length if backbone.get("attention") != "performer" else 2 * _of(backbone, "features", 256)
-    layer = 8 * width**2 + 4 * width * _of(backbone, "feedforward", 4 * width) + 4 * seen * width
-    return layers * layer + 2 * width * (_of(backbone, "outputs", 0) or _of(backbone, "vocabulary", 256))
+    backbone = table_of(config, "backbone")
+    width, layers = number_of(backbone, "width", 64), number_of(backbone, "layers", 1)
+    seen = length if backbone.get("attention") != "performer" else 2 * number_of(backbone, "features", 256)
+    layer = 8 * width**2 + 4 * width * number_of(backbone, "feedforward", 4 * width) + 4 * seen * width
+    return layers * layer + 2 * width * (number_of(backbone, "outputs", 0) or number_of(backbone, "vocabulary", 256))
 
 
-def _table(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def table_of(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A table of a configuration; an empty one where it has none."""
     found = config.get(key)
     return found if isinstance(found, Mapping) else {}
 
 
-def _of(table: Any, key: str, default: float) -> float:
+def number_of(table: Any, key: str, default: float) -> float:
     """A number of a table, which a file may hold anything in."""
     found = table.get(key) if isinstance(table, Mapping) else None
     return float(found) if found is not None and is_number(found) and found >= 0 else default
@@ -89,7 +90,7 @@ class Forecast:
     """
 
     def __init__(self, cells: Mapping[str, Mapping[str, Any]]) -> None:
-        self._expected = {cell_id: expected(_table(cell, "config")) for cell_id, cell in cells.items()}
+        self._expected = {cell_id: expected(table_of(cell, "config")) for cell_id, cell in cells.items()}
         self._kinds = {cell_id: _kinds(cell) for cell_id, cell in cells.items()}
         self._seen: dict[tuple[str, ...], _Seen] = {}
         self._told: dict[str, tuple[float, float, bool]] = {}
@@ -150,7 +151,7 @@ class Forecast:
 
 def _kinds(cell: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     """The kinds that a cell is of, the widest first; the last is itself under whatever seed."""
-    config = _table(cell, "config")
-    task, attention = str(config.get("task")), str(_table(config, "backbone").get("attention"))
+    config = table_of(cell, "config")
+    task, attention = str(config.get("task")), str(table_of(config, "backbone").get("attention"))
     itself = str(cell.get("name")).removesuffix(f"/s{config.get('seed')}")
     return (), (task,), (task, attention), (task, attention, itself)

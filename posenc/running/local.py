@@ -21,9 +21,11 @@ from types import ModuleType
 from typing import Any
 
 from posenc.common.errors import ClusterError, StorageError
+from posenc.common.memory import free_memory
 from posenc.plan.cell import Cell
 from posenc.records.record import STATUSES
 from posenc.records.store import Store
+from posenc.running.killed import cause
 from posenc.running.queue import Schedule
 from posenc.training.cell import not_run
 from posenc.training.terms import StoppedError, Terms
@@ -153,7 +155,7 @@ def _without_main() -> Iterator[None]:
 
 
 class _Worker:
-    """A worker process and the cell it holds."""
+    """A worker process, the cell it holds, since when, and how much memory was free then."""
 
     def __init__(self, context: Any, stop: Any, terms: Terms, gpus: str | None) -> None:
         self.pipe, theirs = context.Pipe()
@@ -171,9 +173,10 @@ class _Worker:
         theirs.close()
         self.cell: Cell | None = None
         self.since = 0.0
+        self.free: int | None = None
 
     def give(self, cell: Cell | None) -> None:
-        self.cell, self.since = cell, monotonic()
+        self.cell, self.since, self.free = cell, monotonic(), free_memory()
         with suppress(BrokenPipeError, ConnectionResetError):  # it has died: the sentinel says so, and is acted on
             self.pipe.send(cell)
 
@@ -254,8 +257,7 @@ class LocalEngine(Engine):
             worker.process.join()
             self.workers[index] = None
             if not self.stop.is_set():
-                code = worker.process.exitcode
-                self.died(cell, f"killed by signal {-code}" if code and code < 0 else f"exit status {code}")
+                self.died(cell, cause(worker.process.exitcode, cell.config, worker.free))
             elif self.store.read_record(cell.id) is not None:
                 self.ended(cell)
 
