@@ -30,6 +30,7 @@ from posenc.running.local import Engine, Events, LocalEngine
 from posenc.running.means import Means
 from posenc.running.progress import Progress
 from posenc.running.queue import Schedule
+from posenc.running.so_far import SoFar
 from posenc.running.status import is_stale
 from posenc.tracking import current
 from posenc.tracking.mirror import Mirror, default_uri
@@ -272,9 +273,15 @@ def _run_cells(
                 mirror.update()
                 last[0] = time.monotonic()
 
+        so_far = SoFar(progress, store, possible)
+
+        def ended(cell: Cell, record: Record) -> None:
+            _ended(progress, cell, record)
+            so_far.ended(cell)
+
         events = Events(
             started=lambda cell: progress.started(cell.id),
-            ended=lambda cell, record: _ended(progress, cell, record),
+            ended=ended,
             tick=tick,
             said=progress.say,
         )

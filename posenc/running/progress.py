@@ -16,7 +16,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console, Group, JustifyMethod
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bars
@@ -271,6 +271,10 @@ class Progress:
     def say(self, line: str) -> None:
         """Something that the one who runs this should know, as it happens."""
         self._say(Text(plain(line)))
+
+    def show(self, renderable: RenderableType) -> None:
+        """Something of several lines that stays, above what is running."""
+        self.console.print(renderable)
 
     def _say(self, line: Text) -> None:
         """A line that stays; above the table on a terminal. Not folded, so that a log has one line an event."""
