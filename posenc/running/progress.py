@@ -272,6 +272,13 @@ class Progress:
         """Something that the one who runs this should know, as it happens."""
         self._say(Text(plain(line)))
 
+    def _left(self, state: State, steps: int) -> str:
+        """What a running cell still takes to train, or what it does before and after."""
+        if state.step >= steps:
+            return "scoring"
+        rate = state.seconds_per_step
+        return duration(rate * (steps - state.step)) if rate else "" if state.step else "starting"
+
     def show(self, renderable: RenderableType) -> None:
         """Something of several lines that stays, above what is running."""
         self.console.print(renderable)
@@ -299,7 +306,6 @@ class Progress:
         bars = Bars(*(COLUMNS[column]() for column in columns), console=self.console, auto_refresh=False)
         for cell_id, state in rows:
             steps = self._steps(cell_id)
-            rate = state.seconds_per_step
             bars.add_task(
                 self._name(cell_id),
                 total=steps,
@@ -310,6 +316,6 @@ class Progress:
                 if state.step
                 else "",
                 speed=f"{count(state.tokens_per_second)} tokens/s" if state.tokens_per_second else "",
-                left=duration(rate * max(0, steps - state.step)) if rate else "" if state.step else "starting",
+                left=self._left(state, steps),
             )
         return bars.make_tasks_table(bars.tasks)
