@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from posenc.cli.group import HELP, Group, echo, echo_json
+from posenc.cli.group import HELP, Group, echo, echo_json, in_lines
 from posenc.cli.options import (
     BACKENDS,
     COMPILE,
@@ -51,9 +51,9 @@ def list_command(kind: str, long: bool, as_json: bool) -> None:
     if as_json or long:
         echo_json(rows) if as_json else echo(table.markdown(rows).rstrip())
         return
-    width = max((len(row["name"]) for row in rows), default=0)
+    longest = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
-        echo(f"{row['name']:<{width}}  {row['what']}  [{row['package']}]")
+        echo(in_lines(f"{row['name']:<{longest}}  ", f"{row['what']}  [{row['package']}]"))
 
 
 @main.command()
@@ -253,7 +253,7 @@ def bench(file: Path | None, encodings: list[str] | None, **given: Any) -> None:
     """Speed and memory of encodings and attention, in turns, beside none, a bare decoder and other libraries."""
     from posenc.api import registry
     from posenc.bench import pipeline, run
-    from posenc.common.terminal import of_width
+    from posenc.common.terminal import not_shown, of_width
 
     options = run.Options(encodings=encodings or list(registry.BUILT_IN), **given)
     _require_folder("--json", file)
@@ -261,9 +261,16 @@ def bench(file: Path | None, encodings: list[str] | None, **given: Any) -> None:
     if file is not None:
         file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     console = of_width(120)
-    for table in run.tables(rows):
+    made = run.tables(rows, console)
+    for table in made:
         console.print(table)
-    for line in (*run.left_out(rows), run.FORMULA, pipeline.measure(options.rounds, options.device).said()):
+    missing = run.spared(made)
+    for line in (
+        *([not_shown(missing)] if missing else ()),
+        *run.left_out(rows),
+        run.FORMULA,
+        pipeline.measure(options.rounds, options.device).said(),
+    ):
         echo(line)
 
 

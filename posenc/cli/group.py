@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import sys
+import textwrap
 from typing import Any
 
 import click
@@ -18,6 +21,14 @@ HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 def echo(text: object, *, err: bool = False) -> None:
     """A line for people, in which nothing of what files and packages say acts on a terminal."""
     click.echo(harmless(text), err=err)
+
+
+def in_lines(head: str, text: str) -> str:
+    """A text behind a head, folded under itself at the terminal's width; one line where there is no terminal."""
+    if not (sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()):
+        return head + text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, max(width, len(head) + 20), initial_indent=head, subsequent_indent=" " * len(head))
 
 
 def echo_json(value: Any) -> None:

@@ -39,6 +39,11 @@ def natural_width(renderable: RenderableType, console: Console, options: Console
     return Measurement.get(console, wide, renderable).maximum
 
 
+def not_shown(columns: Sequence[str]) -> str:
+    """What is said of columns that were left out."""
+    return f"Not shown, for want of room: {', '.join(columns)}. A wider terminal shows them, and --json."
+
+
 def fitted(
     make: Callable[[Sequence[str]], Table], columns: Sequence[str], spare: Sequence[str], console: Console
 ) -> tuple[Table, list[str]]:

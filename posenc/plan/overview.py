@@ -12,7 +12,7 @@ from rich.text import Text
 
 from posenc.backbone import cost
 from posenc.common.errors import PosencError
-from posenc.common.terminal import fitted, natural_width, of_width
+from posenc.common.terminal import fitted, natural_width, not_shown, of_width
 from posenc.common.text import duration
 from posenc.plan.asked import ranges
 from posenc.plan.cell import Cell
@@ -158,9 +158,7 @@ def print_plan(plan: Plan, cells: Sequence[Planned], speed: float | None) -> Non
     if any(len(group) > 1 for group in possible):
         console.print(Text("Each row shows what one seed takes; where seeds differ, their mean."))
     if left_out:
-        console.print(
-            Text(f"Not shown, for want of room: {', '.join(left_out)}. A wider terminal shows them, and --json.")
-        )
+        console.print(Text(not_shown(left_out)))
     _print_totals(plan, cells, speed)
 
 
