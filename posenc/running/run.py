@@ -53,7 +53,7 @@ def run(
 
     Args:
         suite: a suite's name, the path of its TOML, or a task's name.
-        scale, tasks, encodings, lengths, seeds: of the suite, in place of its own; one or several.
+        scale, tasks, encodings, lengths, seeds: of the suite, in place of its own; one or several (seeds also "0-4").
         data: the folder of official data files (or POSENC_DATA).
         device, precision, backend, threads, processes: of each cell.
         set: any other key of the task: {"training.steps": 200, "backbone.layers": 2}.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,10 +13,13 @@ from made import cell, make_store, record
 from rich.console import Console
 
 from posenc.plan.cell import Cell
+from posenc.plan.plan import Plan
 from posenc.records.store import Store
-from posenc.running import so_far
+from posenc.running import driver, so_far
+from posenc.running.means import Means
 from posenc.running.progress import Progress
 from posenc.running.so_far import SoFar
+from posenc.training.terms import Terms
 
 NAMES = ("sinusoidal", "rope")
 
@@ -69,3 +74,33 @@ def test_a_table_that_cannot_be_made_stops_nothing(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(so_far, "terminal_table", fails)
     shown = run(tmp_path, [(name, 0) for name in NAMES])
     assert "the table so far cannot be made: broken \\x1b[2J" in shown[1]
+
+
+def test_a_run_tells_it_of_its_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that it runs: what had ended before is no part of a seed that ends now."""
+    described = [cell(name, seed) for seed in range(2) for name in NAMES]
+    store = make_store(tmp_path, described, [record(described[0], 3.0, 4.0)])
+    cells = [Cell(one["id"], one["name"], one["config"]) for one in described]
+    stream = io.StringIO()
+    console = Console(file=stream, width=100, force_terminal=True, color_system=None)
+    monkeypatch.setattr(driver, "Progress", functools.partial(Progress, console=console))
+
+    def engine(plan: Plan, schedule: Any, terms: Terms, events: Any, *more: Any) -> Any:
+        def run() -> bool:
+            while one := schedule.take():
+                events.started(one)
+                made = record(next(of for of in described if of["id"] == one.id), 3.5, 4.5)
+                store.write_record(made)
+                events.ended(one, made)
+            return True
+
+        return SimpleNamespace(run=run)
+
+    monkeypatch.setattr(driver, "_engine", engine)
+    plan = Plan(None, cells)  # type: ignore[arg-type]
+    terms = Terms("fake", store.folder)
+    mirror = SimpleNamespace(update=lambda: None)
+    assert driver._run_cells(plan, cells[1:], terms, Means(), [None], mirror)  # type: ignore[arg-type]
+    text = stream.getvalue()
+    assert text.count("So far") == 1
+    assert text.index("/rope/L64/s0 done") < text.index("So far, with seed 0") < text.index("/sinusoidal/L64/s1 done")
