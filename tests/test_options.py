@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import typing
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from made import cell, make_store
 
 from posenc.attention.softmax.kernel import BACKENDS
 from posenc.bench import run as bench
@@ -63,6 +65,19 @@ def test_another_word_is_refused_with_its_option_and_what_there_is(arguments: li
     assert done.exit_code == 2
     assert f"Invalid value for '{arguments[-2]}'" in done.output and "is not one of" in done.output
     assert len(done.output.strip().splitlines()) <= 4
+
+
+@pytest.mark.parametrize(
+    "arguments", [["status", "quik"], ["report", "quik"], ["sync", "quik"], ["compare", "quick", "quik"]]
+)
+def test_a_mistyped_suite_without_results_is_guessed(arguments: list[str], tmp_path: Path) -> None:
+    if arguments[0] == "compare":
+        make_store(tmp_path, [cell("rope", 0)], []).folder.rename(tmp_path / "quick")
+    done = CliRunner().invoke(main, [*arguments, "--results", str(tmp_path)])
+    assert done.exit_code == 2 and "no results in" in done.output and "did you mean 'quick'?" in done.output
+    (tmp_path / "mine").mkdir()
+    done = CliRunner().invoke(main, ["status", "mime", "--results", str(tmp_path)])
+    assert "did you mean 'mine'?" in done.output
 
 
 @pytest.mark.parametrize(

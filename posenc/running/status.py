@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,19 @@ from posenc.records.store import Store
 
 
 def store_for(suite: str, results: str | Path) -> Store:
-    """The results of a suite, by its name, its TOML's path, or a task's name."""
-    known = suite in available("suites") or suite in available("tasks") or suite.endswith(".toml")
-    return Store(Path(results) / (find_suite(suite).name if known else suite))
+    """The results of a suite, by its name, its TOML's path, a task's name, or that of their folder.
+
+    Raises:
+        StoreError: there is no such folder, and its name is near to one that there is.
+    """
+    names = [*available("suites"), *available("tasks")]
+    known = suite in names or suite.endswith(".toml")
+    folder = Path(results) / (find_suite(suite).name if known else suite)
+    if not known and not folder.is_dir():
+        there = [path.name for path in Path(results).glob("*") if path.is_dir()]
+        if near := difflib.get_close_matches(suite, [*there, *names], n=1):
+            raise StoreError(f"no results in {folder}: did you mean {near[0]!r}?")
+    return Store(folder)
 
 
 def is_stale(record: Record) -> bool:
