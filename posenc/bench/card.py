@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from rich.text import Text
 from posenc.api.blocks import Block, Facts, Figure, Note, Paragraph, Sources, Table
 from posenc.bench import run
 from posenc.common.colours import PALETTE
-from posenc.common.errors import PosencError
+from posenc.common.errors import ConfigError, PosencError
 from posenc.common.terminal import Terminal
+from posenc.common.text import as_json
 from posenc.plan import catalogue
 from posenc.plan.table import HEAD, cells
 from posenc.properties import check, facts
@@ -27,6 +27,7 @@ from posenc.report.figures.canvas import canvas, finish, svg_of
 from posenc.report.figures.style import STYLE
 from posenc.report.html import Drawn, Html, page
 
+STANDARD_OUTPUT = Path("-")
 MARKS = {True: "passed", False: "FAILED", None: "does not apply"}
 
 
@@ -51,7 +52,7 @@ class Card:
 
     def data(self) -> str:
         """All of it, as JSON."""
-        return json.dumps({**asdict(self), "passed": self.passed}, indent=1) + "\n"
+        return as_json({**asdict(self), "passed": self.passed}) + "\n"
 
     def page(self) -> str:
         """All of it as one HTML file."""
@@ -77,9 +78,11 @@ class Card:
         return blocks
 
     def write(self, data: Path | None, page: Path | None) -> None:
-        """As JSON, as a page, or not where no file is named."""
+        """As JSON, as a page, or not where no file is named; as JSON on standard output where that is `-`."""
         for file, text in ((data, self.data), (page, self.page)):
-            if file is not None:
+            if file == STANDARD_OUTPUT:
+                print(text(), end="")
+            elif file is not None:
                 file.write_text(text(), encoding="utf-8")
 
     def lines(self) -> list[str]:
@@ -127,15 +130,20 @@ class _Html(Html):
         return Sources(())
 
 
-def measure(encoding: str, lengths: Sequence[int] | None, suite: str | None, rounds: int) -> Card:
-    """What `posenc check` does: measures, tells it on the terminal, and gives the card.
+def measure(
+    encoding: str, lengths: Sequence[int] | None, suite: str | None, rounds: int, *, silent: bool = False
+) -> Card:
+    """What `posenc check` does: measures, tells it on the terminal unless `silent`, and gives the card.
 
     Args:
         lengths, suite: where leaks are looked for too; those that the suite scores. rounds: as `make` has it.
     """
+    for length in lengths or ():
+        if not 2 <= length <= check.AFFORDABLE:
+            raise ConfigError(f"--lengths {length}: must be from 2 to {check.AFFORDABLE:,} tokens")
     more = [*(lengths or []), *(catalogue.lengths_scored(suite, check.AFFORDABLE) if suite else [])]
     findings = check.measure(encoding, lengths=[*check.default_lengths(), *more])
-    console = Terminal()
+    console = Terminal(quiet=silent)
     catalogue.print_findings(encoding, findings, console)
     card = make(encoding, findings, rounds)
     for line in card.lines():

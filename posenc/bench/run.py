@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from rich import box
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from posenc.api import registry
 from posenc.api.blame import blamed
@@ -21,6 +24,7 @@ from posenc.bench.subjects import PASSES, Subject, make_pass, subjects
 from posenc.bench.timing import Timed, in_turns, synchroniser
 from posenc.common.errors import ConfigError, PluginError, PosencError, UnknownNameError
 from posenc.common.memory import keep_freed_memory
+from posenc.common.terminal import fitted
 from posenc.records import provenance
 from posenc.training.runtime import require_device
 
@@ -176,8 +180,8 @@ def _request(subject: Subject, shape: Shape, kind: str, options: Options) -> dic
     return {**same, **own, "shape": asdict(shape)}
 
 
-def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
-    """One table for each attention, length and pass."""
+def tables(rows: Sequence[dict[str, Any]], console: Console) -> list[Table]:
+    """One table for each attention, length and pass, with the columns that the terminal has room for."""
     found = []
     for attention, length, kind in dict.fromkeys((row["attention"], row["length"], row["pass"]) for row in rows):
         group = [row for row in rows if (row["attention"], row["length"], row["pass"]) == (attention, length, kind)]
@@ -185,18 +189,32 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
         what = "forward" if kind == "forward" else "forward and backward"
         what += "" if first["compile"] == "none" else f", compiled ({first['compile']}) but for other libraries"
         device = first["hardware"]["gpu"] or first["hardware"]["cpu"]
-        table = Table(
-            title=f"{attention}, {first['rows']} x {length} tokens, {what}: {first['dtype']} on {device}",
-            box=box.SIMPLE,
-            title_justify="left",
-        )
-        for column in ("subject", "encoding", "backend", "ms", "over none (95 %)", "peak MB", "TFLOP/s"):
-            numeric = column not in ("subject", "encoding", "backend")
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-        for row in group:
-            table.add_row(*_cells(row))
-        found.append(table)
+        title = f"{attention}, {first['rows']} x {length} tokens, {what}: {first['dtype']} on {device}"
+        found += [fitted(partial(_table, title, [_cells(row) for row in group]), COLUMNS, SPARE, console)[0]]
     return found
+
+
+def spared(made: Sequence[Table]) -> list[str]:
+    """The columns that one of the tables has not."""
+    return [name for name in COLUMNS if any(name not in [column.header for column in table.columns] for table in made)]
+
+
+COLUMNS = ("subject", "encoding", "backend", "ms", "over none (95 %)", "peak MB", "TFLOP/s")
+SPARE = ("TFLOP/s", "backend", "peak MB")
+"""Columns that a narrow terminal does not show, the first to go first."""
+NAME_WIDTH = 20
+"""Longer names of subjects and encodings are folded, so that they drive out no column."""
+
+
+def _table(title: str, cells: Sequence[dict[str, str]], columns: Sequence[str]) -> Table:
+    table = Table(title=title, box=box.SIMPLE, title_justify="left")
+    for column in columns:
+        named = column in ("subject", "encoding", "backend")
+        width = NAME_WIDTH if named else None
+        table.add_column(column, justify="left" if named else "right", overflow="fold", max_width=width)
+    for row in cells:
+        table.add_row(*(Text(row[column]) for column in columns))
+    return table
 
 
 def left_out(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -206,11 +224,14 @@ def left_out(rows: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    names = [row["subject"], row["encoding"], row["backend"] or ""]
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    """A row's texts by column."""
+    texts = dict.fromkeys(COLUMNS, "") | {"subject": row["subject"], "encoding": row["encoding"]}
+    texts["backend"] = row["backend"] or ""
     if row["seconds"] is None:
-        return [*names, "-", "-", "", ""]
-    ratio = f"{row['ratio_to_none']:.3f} [{row['ratio_low']:.3f}, {row['ratio_high']:.3f}]"
-    peak = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}"
-    rate = "" if row["flops"] is None else f"{row['flops'] / row['seconds'] / 1e12:.3f}"
-    return [*names, f"{row['seconds'] * 1000:.1f}", ratio, peak, rate]
+        return texts | {"ms": "-", "over none (95 %)": "-"}
+    texts["ms"] = f"{row['seconds'] * 1000:.1f}"
+    texts["over none (95 %)"] = f"{row['ratio_to_none']:.3f} [{row['ratio_low']:.3f}, {row['ratio_high']:.3f}]"
+    texts["peak MB"] = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}"
+    texts["TFLOP/s"] = "" if row["flops"] is None else f"{row['flops'] / row['seconds'] / 1e12:.3f}"
+    return texts

@@ -67,7 +67,7 @@ def validate(kind: type[T], value: Mapping[str, Any], where: Mapping[tuple[str, 
         if first["type"] == "unexpected_keyword_argument":
             siblings = _siblings(kind, path)
             near = difflib.get_close_matches(path[-1], siblings, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else ";"
             raise ConfigError(f"{place}: unknown key {key}{hint} allowed: {', '.join(siblings)}") from None
         given = "" if first["type"] == "missing" else f" = {first['input']!r}"
         raise ConfigError(f"{place}: {key}{given}: {first['msg']}") from None

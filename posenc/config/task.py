@@ -333,7 +333,9 @@ def _merge(
 ) -> None:
     for key, value in over.items():
         here = (*path, key)
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+        if isinstance(value, Mapping) and isinstance(base.get(key, {}), dict):
+            if key not in base:  # each key that is made here has its place, so that an error finds it
+                base[key], origins[here] = {}, place
             _merge(base[key], value, here, origins, place)
         else:
             base[key] = value

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,11 +23,19 @@ from posenc.config.task import SCALES
 
 RUNTIME = ("device", "precision", "backend", "threads", "processes")
 """Keys of `runtime` that the command line has an option for."""
+MOST_SEEDS = 1000
+"""So many seeds may be named at once: each is a training of everything else."""
+LONGEST = 2**24
+"""Tokens of the longest row."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a command line changes of a suite; None leaves it as it is."""
+    """What a command line changes of a suite; None leaves it as it is.
+
+    Attributes:
+        options: by a key of `changes` the option that was typed for it, where that is not `--set`.
+    """
 
     scale: str | None = None
     tasks: Sequence[str] | None = None
@@ -35,6 +44,17 @@ class Choice:
     seeds: Sequence[int] | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     data: Path | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def option(self, key: str) -> str:
+        """What was typed to change a key: `--device`, `--set training.steps`."""
+        return self.options.get(key, f"--set {key}")
+
+    def typed(self, key: str, value: object) -> str:
+        """A key and its value as they were typed, or as a file has them."""
+        if key not in self.changes:
+            return f"{key} = {value}"
+        return f"{self.options[key]} {value}" if key in self.options else f"--set {key}={value}"
 
 
 def choose(
@@ -51,10 +71,51 @@ def choose(
     """A choice as options give it; `runtime` has the keys of RUNTIME, None where an option is not given.
 
     Raises:
-        ConfigError: `data` is no folder.
+        ConfigError: `data` is no folder, or a length or a seed is beyond all measure.
     """
+    for length in lengths or ():
+        if not 1 <= length <= LONGEST:
+            raise ConfigError(f"--lengths {length}: must be from 1 to {LONGEST:,} tokens")
+    for seed in seeds or ():
+        if abs(seed) >= 2**63:
+            raise ConfigError(f"--seeds {seed}: must have at most 64 bits")
     own = {f"runtime.{key}": runtime[key] for key in RUNTIME if runtime.get(key) is not None}
-    return Choice(scale, tasks, encodings, lengths, seeds, own | dict(changes or {}), data_folder(data))
+    options = {key: f"--{key.removeprefix('runtime.')}" for key in own if key not in (changes or {})}
+    return Choice(scale, tasks, encodings, lengths, seeds, own | dict(changes or {}), data_folder(data), options)
+
+
+def seeds_of(text: str) -> list[int]:
+    """The seeds that a text names, each once: `3`, `0,2`, `0-4`, or `0,5-9`.
+
+    Raises:
+        ValueError: it names none, or more than MOST_SEEDS.
+    """
+    found: dict[int, None] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"(-?\d{1,30})(?:-(-?\d{1,30}))?", part.strip(), re.ASCII)
+        if match is None:
+            raise ValueError(f"{part.strip()!r} in {text!r}: must be whole numbers or ranges, such as 0,1,2 or 0-4")
+        first = int(match[1])
+        last = first if match[2] is None else int(match[2])
+        if last < first:
+            raise ValueError(f"{part.strip()!r}: a range must rise, such as {last}-{first}")
+        if last - first >= MOST_SEEDS:
+            raise ValueError(f"{part.strip()!r} names {last - first + 1:,} seeds: must be at most {MOST_SEEDS:,}")
+        found |= dict.fromkeys(range(first, last + 1))
+    if len(found) > MOST_SEEDS:
+        raise ValueError(f"{text!r} names {len(found):,} seeds: must be at most {MOST_SEEDS:,}")
+    return list(found)
+
+
+def ranges(seeds: Iterable[int]) -> str:
+    """Seeds as `seeds_of` reads them: `0-4,7`."""
+    runs: list[list[int]] = []
+    for seed in sorted(set(seeds)):
+        if runs and runs[-1][1] == seed - 1:
+            runs[-1][1] = seed
+        else:
+            runs.append([seed, seed])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def data_folder(given: str | Path | None) -> Path | None:
@@ -73,10 +134,13 @@ def data_folder(given: str | Path | None) -> Path | None:
     return folder.absolute()
 
 
-def find_suite(given: str) -> Suite:
+def find_suite(given: str, where: str = "") -> Suite:
     """A suite by its name, by the path of its TOML, or a task (by name or path): that alone over the default encodings.
 
     A task without a `smoke` scale runs at the first that it has.
+
+    Args:
+        where: the option that named it, for errors.
 
     Raises:
         UnknownNameError: neither. ConfigError: a wrong key, type or value in it.
@@ -95,7 +159,7 @@ def find_suite(given: str) -> Suite:
         return _relocated(suite, path.parent)
     if given in tasks:
         return _of_task(given, read_toml(tasks[given]))
-    raise UnknownNameError("suite or task", given, [*suites, *tasks])
+    raise UnknownNameError("suite or task", given, [*suites, *tasks], where)
 
 
 def _of_task(given: str, raw: Mapping[str, Any]) -> Suite:

@@ -1,9 +1,8 @@
-"""What there is, for people: lists, descriptions, plans and findings, as the command line prints them."""
+"""What there is, for people: lists, descriptions and findings, as the command line prints them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,17 +12,12 @@ from rich.text import Text
 from posenc.api import registry
 from posenc.api.entries import own_package
 from posenc.common.errors import ConfigError, PosencError, UnknownNameError
-from posenc.common.terminal import of_width
 from posenc.common.toml import read_toml
 from posenc.config.places import available, brought_tasks
 from posenc.plan.asked import Choice, find_suite
 
 if TYPE_CHECKING:
-    from posenc.plan.plan import Plan
     from posenc.properties.check import Finding
-
-DEFAULT_SPEED = {"cpu": 0.02, "cuda": 100.0}
-"""Round figures: TFLOP/s that small models reach in training on one core, and large ones in bf16 on a GPU."""
 
 
 def rows(kind: str) -> list[dict[str, str]]:
@@ -97,59 +91,6 @@ def _source(name: str) -> str:
     return f"{entry.target} of {entry.package}"
 
 
-def print_plan(plan: Plan, speed: float | None, folder: Path | None = None) -> None:
-    """Cells with parameters, tokens, padding, FLOPs and estimated hours, and totals.
-
-    Args:
-        speed: TFLOP/s that training reaches. folder: where official data lie.
-    """
-    from posenc.backbone import cost
-    from posenc.plan.cost import NOT_AT_HAND, Costs, failure
-
-    table = Table(title=f"{plan.suite.name} at scale {plan.suite.scale}: {len(plan.cells)} cells")
-    for column in ("cell", "backend", "parameters", "positional", "tokens", "padding", "training FLOPs", "hours"):
-        table.add_column(column, justify="left" if column in ("cell", "backend") else "right", overflow="fold")
-    total_flops = total_hours = 0.0
-    rates = set()
-    names = {cell.id: cell.name for cell in plan.cells}
-    costs, estimates = Costs(folder), []
-    for cell in plan.cells:
-        name = Text(cell.name + (f"\n  after {names[cell.parent]}" if cell.parent else ""))
-        if cell.why_not:
-            table.add_row(name, Text(cell.why_not), *[""] * 6)
-            continue
-        settings = cell.settings
-        try:
-            parameters = cost.parameters(settings.backbone, settings.encoding_name, settings.max_length)
-            work = costs.work(cell)
-            flops = 3 * work.flops(settings)
-        except PosencError as error:
-            table.add_row(name, Text(failure(error)), *[""] * 6)
-            continue
-        device = "cuda" if settings.scale == "paper" else settings.runtime.device  # nobody trains those on a CPU
-        rate = speed or DEFAULT_SPEED[device]
-        rates.add(rate)
-        hours = flops / rate / 1e12 / 3600
-        total_flops, total_hours = total_flops + flops, total_hours + hours
-        about = "~" if work.estimate else ""
-        estimates += [f"{settings.task}: {work.estimate}"] if work.estimate else []
-        counts = (f"{parameters['total']:,}", f"{parameters['positional']:,}", f"{about}{work.tokens:,.0f}")
-        table.add_row(name, cell.backend, *counts, f"{work.padding:.1%}", f"{about}{flops:.2e}", f"{about}{hours:.2f}")
-    console = of_width(160)
-    console.print(table)
-    reached = " or ".join(f"{rate:g}" for rate in sorted(rates))
-    about = "about " if estimates else ""
-    console.print(
-        f"together {about}{total_flops:.2e} FLOPs, {total_hours:.2f} hours one after another at {reached} TFLOP/s"
-        + ("" if speed else " (0.02: one core; 100: a GPU in bf16; --speed sets it)")
-    )
-    for estimate in dict.fromkeys(estimates):
-        console.print(f"~ an estimate, {estimate}", highlight=False)
-    missing = {cell.settings.data.source for cell in plan.cells if cell.settings.data.digest == NOT_AT_HAND}
-    for source in sorted(missing):
-        console.print(f"data {source!r} is not at hand: running needs --data DIR", highlight=False)
-
-
 def lengths_scored(suite: str, longest: int) -> list[int]:
     """The lengths in tokens at which a suite's cells are scored, up to `longest`.
 
@@ -158,7 +99,7 @@ def lengths_scored(suite: str, longest: int) -> list[int]:
     """
     from posenc.plan.plan import make
 
-    cells = [cell.settings for cell in make(find_suite(suite), Choice(), need_data=False).cells]
+    cells = [cell.settings for cell in make(find_suite(suite, "--suite"), Choice(), need_data=False).cells]
     found = {cell.length * by for cell in cells for by in cell.evaluation.length_factors}
     return sorted(length for length in found if 2 <= length <= longest)
 

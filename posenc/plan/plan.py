@@ -19,13 +19,12 @@ from posenc.config.places import task_file, task_name
 from posenc.config.suite import Grid, Suite, Times
 from posenc.config.task import SCRATCH, Task, plain, task_at
 from posenc.objectives import factory
-from posenc.plan.asked import Choice, encodings_wanted, find_suite, scale_wanted, tasks_wanted
+from posenc.plan.asked import LONGEST, Choice, encodings_wanted, find_suite, scale_wanted, tasks_wanted
 from posenc.plan.cell import Cell
 from posenc.records.record import SCHEMA
 
 __all__ = ["Choice", "Plan", "find_suite", "make"]
 
-LONGEST = 2**24
 LATER: dict[str, Any] = {
     "backbone.convolution": 0,
     "data.files": {},
@@ -160,7 +159,7 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
     encodings = encodings_wanted(grid, choice)
     if both := sorted((grid.vary.keys() | grid.tune.keys()) & choice.changes.keys()):
         kind = "varies" if both[0] in grid.vary else "tunes over"
-        raise ConfigError(f"--set {both[0]}: {where} {kind} it; change that instead")
+        raise ConfigError(f"{choice.option(both[0])}: {where} {kind} it; change that instead")
     place = "--encodings" if choice.encodings else where
     described = [_described(encoding, place) for encoding in encodings]
     labels = _labels(grid, where)
@@ -171,7 +170,7 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
         own = grid.set_at.get(suite.scale, {})
         changes |= {key: (value, f"{where}, set_at.{suite.scale}") for key, value in own.items()}
         changes |= {key: (value, f"{where}, vary") for key, value in varied.items()}
-        changes |= {key: (value, f"--set {key}") for key, value in choice.changes.items()}
+        changes |= {key: (value, choice.option(key)) for key, value in choice.changes.items()}
         task = task_at(name, suite.scale, changes, where)
         lengths = choice.lengths or _lengths(grid, task, where) or [task.length]
         data_digest = _data_digest(name, task, lengths, choice.data, need_data)

@@ -13,7 +13,8 @@ from posenc.report import fresh
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Group
+
+    from posenc.report.terminal import Results
 
 __all__ = ["load_records", "terminal_table", "unread", "write_report"]
 
@@ -32,7 +33,7 @@ def load_records(folder: str | Path) -> pd.DataFrame:
     return scores_frame(records_of(store, manifest, []), manifest)
 
 
-def terminal_table(store: Store) -> Group:
+def terminal_table(store: Store) -> Results:
     """The tables of a suite's results for a terminal."""
     from posenc.report import terminal
 

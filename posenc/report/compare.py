@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -304,6 +305,21 @@ def summary_line(found: Comparison) -> str:
     """`27 pairs of cells; A: 27 cells, B: 30`."""
     pairs = f"{words.plural(found.pairs, 'pair')} of cells"
     return f"{pairs}; A: {words.plural(len(found.a.cells), 'cell')}, B: {words.plural(len(found.b.cells), 'cell')}"
+
+
+def data(found: Comparison) -> dict[str, Any]:
+    """The comparison for programs; a score that is not there is NaN."""
+    # By pandas' own JSON, whose numbers are Python's.
+    scores = json.loads(found.scores.to_json(orient="records", double_precision=15))
+    return {
+        "a": {"folder": found.a.name, "cells": len(found.a.cells)},
+        "b": {"folder": found.b.name, "cells": len(found.b.cells)},
+        "pairs": found.pairs,
+        "cautions": list(found.cautions),
+        "changes": [dict(zip(("what", "a", "b"), change, strict=True)) for change in found.changes],
+        "alone": [dict(zip(("where", "cell", "ended"), one, strict=True)) for one in found.alone],
+        "scores": scores,
+    }
 
 
 def terminal(found: Comparison) -> Group:

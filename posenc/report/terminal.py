@@ -1,50 +1,93 @@
-"""The results as tables in the terminal, for the end of a run."""
+"""The results as tables in the terminal, while a suite runs and at its end."""
 
 from __future__ import annotations
 
-from rich.console import Group
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from posenc.common.terminal import natural_width
+from posenc.records.record import NOT_RUN_YET
 from posenc.records.store import Store
 from posenc.report import facts, results
 from posenc.report.reading import manifest_of, records_of
 from posenc.report.results import Entry, ResultTable
 from posenc.report.statistics import tables, tuning
 
-LENGTHS_ACROSS = 3
-"""More columns than these do not fit into 100 characters; further lengths go into a further table."""
+LAYOUTS = ((3, "\n"), (2, "  "), (2, "\n"), (1, "  "), (1, "\n"))
+"""How many lengths stand side by side, and what stands between a score and its difference: the first that fits is
+taken."""
+LEAST_WIDTH = 18
+"""What a column of scores has for the reasons why there is none: longer ones are folded."""
 
 
-def terminal_table(store: Store) -> Group:
-    """A table for each group of cells: encodings down, evaluated lengths across, each at most 100 characters wide."""
+@dataclass(frozen=True)
+class Results:
+    """Tables for a terminal, as wide as it has room for.
+
+    Attributes:
+        found: those of groups of which a cell has run. waiting: how many others there are.
+    """
+
+    found: tuple[ResultTable, ...]
+    waiting: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for result in self.found:
+            yield Text(f"\n{result.title}: {result.metric}; {result.data}")
+            yield from _laid_out(result, console, options)
+            yield Text("\n".join(_remarks(result)))
+        if self.waiting:
+            groups = "1 group of cells has" if self.waiting == 1 else f"{self.waiting} groups of cells have"
+            yield Text(f"\n{groups} not run yet.")
+
+
+def terminal_table(store: Store) -> Results:
+    """A table for each group of cells that has run: encodings down, evaluated lengths across."""
     whole = manifest_of(store)
     manifest, records, _ = tuning.choose(whole, records_of(store, whole, []))
     summary = tables.summary(tables.scores_frame(records, manifest), manifest)
     labels = facts.data_labels(facts.datasets(manifest, records))
     references = tables.references(records, manifest)
     found = results.result_tables(summary[summary["main"].astype(bool)], references, labels)
-    parts: list[Table | Text] = []
-    for result in found:
-        parts.append(Text(f"\n{result.title}: {result.metric}; {result.data}"))
-        for start in range(0, len(result.lengths), LENGTHS_ACROSS):
-            parts.append(_table(result, start))
-        parts.append(Text("\n".join(_remarks(result))))
-    return Group(*parts)
+    run = tuple(result for result in found if _has_run(result))
+    return Results(run, len(found) - len(run))
 
 
-def _table(result: ResultTable, start: int) -> Table:
-    shown = range(start, min(start + LENGTHS_ACROSS, len(result.lengths)))
-    between, width = ("  ", 36) if len(shown) < LENGTHS_ACROSS else ("\n", 24)
+def _has_run(result: ResultTable) -> bool:
+    return any(entry.score or entry.why != NOT_RUN_YET for row in result.rows for entry in row.entries)
+
+
+def _laid_out(result: ResultTable, console: Console, options: ConsoleOptions) -> list[Table]:
+    """A result's tables by the first layout that fits."""
+    lengths, made = len(result.lengths), []
+    for across, between in LAYOUTS:
+        if across > lengths or ((across, between) == (2, "  ") and lengths > 2):
+            continue  # of more than two, few tables are more readable than wide ones
+        made = [_table(result, range(lengths)[at : at + across], between) for at in range(0, lengths, across)]
+        if all(natural_width(table, console, options) <= options.max_width for table in made):
+            break
+    return made
+
+
+def _table(result: ResultTable, shown: range, between: str) -> Table:
     table = Table()
     table.add_column("encoding", overflow="fold", max_width=20)
-    for index in shown:
+    widths = [max((len(row.entries[index].difference) for row in result.rows), default=0) for index in shown]
+    rows = [
+        [_cell(row.entries[index], between, wide) for index, wide in zip(shown, widths, strict=True)]
+        for row in result.rows
+    ]
+    for place, index in enumerate(shown):
         length = result.lengths[index]
         head = f"at {length:,}" + (" (trained)" if length == result.trained else "")
+        scored = [cells[place] for cells, row in zip(rows, result.rows, strict=True) if row.entries[index].score]
+        longest = max((len(line) for cell in scored for line in cell.plain.split("\n")), default=0)
+        width = max(LEAST_WIDTH, len(head), longest)
         table.add_column(Text(head), justify="right", overflow="fold", max_width=width)
-    widths = [max((len(row.entries[index].difference) for row in result.rows), default=0) for index in shown]
-    for row in result.rows:
-        cells = [_cell(row.entries[index], between, wide) for index, wide in zip(shown, widths, strict=True)]
+    for row, cells in zip(result.rows, rows, strict=True):
         table.add_row(Text(row.label), *cells)
     for name, score in result.references:
         table.add_row(Text(f"{name} (no model)", style="dim"), Text(score, style="dim"), *[Text()] * (len(shown) - 1))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from posenc.api import registry
-from posenc.common.errors import ConfigError, StoreError
+from posenc.common.errors import ConfigError, NotPossibleError, StoreError
 from posenc.common.text import harmless
 from posenc.plan import plan as planning
 from posenc.plan.asked import Choice, find_suite
@@ -30,6 +30,7 @@ from posenc.running.local import Engine, Events, LocalEngine
 from posenc.running.means import Means
 from posenc.running.progress import Progress
 from posenc.running.queue import Schedule
+from posenc.running.so_far import SoFar
 from posenc.running.status import is_stale
 from posenc.tracking import current
 from posenc.tracking.mirror import Mirror, default_uri
@@ -56,16 +57,23 @@ class Outcome:
         return 130 if self.stopped else 3 if self.failed else 0
 
 
-def slots(plan: Plan, jobs: int | None) -> list[str | None]:
+def slots(plan: Plan, jobs: int | None, choice: Choice | None = None) -> list[str | None]:
     """For each worker process the GPUs it may use, as CUDA_VISIBLE_DEVICES has them; None on a CPU.
+
+    Args:
+        choice: what was typed, for errors.
 
     Raises:
         NotPossibleError: a device is not there, before anything runs or is written.
         ConfigError: a cell wants more GPUs than there are.
     """
     runtimes = [cell.settings.runtime for cell in plan.cells]
+    choice = choice or Choice()
     for device in {runtime.device for runtime in runtimes}:
-        require_device(device)
+        try:
+            require_device(device)
+        except NotPossibleError as error:
+            raise NotPossibleError(f"{choice.typed('runtime.device', device)}: {error}") from None
     together = max(runtime.processes for runtime in runtimes)
     if all(runtime.device == "cpu" for runtime in runtimes):
         threads = max(runtime.threads * runtime.processes for runtime in runtimes)
@@ -73,7 +81,7 @@ def slots(plan: Plan, jobs: int | None) -> list[str | None]:
     gpus = provenance.gpus()
     groups = [",".join(gpus[i : i + together]) for i in range(0, len(gpus) - together + 1, together)]
     if not groups:
-        raise ConfigError(f"runtime.processes = {together}: this machine has {len(gpus)} GPUs")
+        raise ConfigError(f"{choice.typed('runtime.processes', together)}: this machine has {len(gpus)} GPUs")
     return [groups[index % len(groups)] for index in range(jobs or len(groups))]
 
 
@@ -160,7 +168,7 @@ def run(
     choice, means, say = choice or Choice(), means or Means(), _harmless(say)
     plan = planning.make(find_suite(suite), choice)
     _require_workers_know(plan)
-    places = slots(plan, means.jobs) if means.engine == "local" else []
+    places = slots(plan, means.jobs, choice) if means.engine == "local" else []
     if means.engine == "ray":
         ray_engine.address_of(means.address)
     store = Store(Path(results) / plan.suite.name)
@@ -266,9 +274,15 @@ def _run_cells(
                 mirror.update()
                 last[0] = time.monotonic()
 
+        so_far = SoFar(progress, store, possible)
+
+        def ended(cell: Cell, record: Record) -> None:
+            _ended(progress, cell, record)
+            so_far.ended(cell)
+
         events = Events(
             started=lambda cell: progress.started(cell.id),
-            ended=lambda cell, record: _ended(progress, cell, record),
+            ended=ended,
             tick=tick,
             said=progress.say,
         )

@@ -21,9 +21,11 @@ from types import ModuleType
 from typing import Any
 
 from posenc.common.errors import ClusterError, StorageError
+from posenc.common.memory import free_memory
 from posenc.plan.cell import Cell
 from posenc.records.record import MACHINE, STATUSES
 from posenc.records.store import Store
+from posenc.running.killed import cause
 from posenc.running.queue import Schedule
 from posenc.training.cell import not_run
 from posenc.training.terms import StoppedError, Terms
@@ -155,7 +157,7 @@ def _without_main() -> Iterator[None]:
 
 
 class _Worker:
-    """A worker process and the cell it holds."""
+    """A worker process, the cell it holds, since when, and how much memory was free then."""
 
     def __init__(self, context: Any, stop: Any, terms: Terms, gpus: str | None) -> None:
         self.pipe, theirs = context.Pipe()
@@ -173,9 +175,10 @@ class _Worker:
         theirs.close()
         self.cell: Cell | None = None
         self.since = 0.0
+        self.free: int | None = None
 
     def give(self, cell: Cell | None) -> None:
-        self.cell, self.since = cell, monotonic()
+        self.cell, self.since, self.free = cell, monotonic(), free_memory()
         with suppress(BrokenPipeError, ConnectionResetError):  # it has died: the sentinel says so, and is acted on
             self.pipe.send(cell)
 
@@ -257,8 +260,8 @@ class LocalEngine(Engine):
             self.workers[index] = None
             if not self.stop.is_set():
                 code = worker.process.exitcode
-                cause = f"killed by signal {-code}" if code and code < 0 else f"exit status {code}"
-                self.died(cell, cause, killed=code in (-signal.SIGKILL, -signal.SIGTERM))
+                said = cause(code, cell.config, worker.free)
+                self.died(cell, said, killed=code in (-signal.SIGKILL, -signal.SIGTERM))
             elif self.store.read_record(cell.id) is not None:
                 self.ended(cell)
 

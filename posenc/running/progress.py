@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +16,42 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Column, Table
 from rich.text import Text
 
 from posenc.common.errors import StoreError
-from posenc.common.terminal import Terminal
-from posenc.common.text import harmless
+from posenc.common.terminal import Terminal, fitted
+from posenc.common.text import duration, harmless
 from posenc.records.record import DONE, FAILED, FAILURES, NOT_POSSIBLE, STATUSES, Record, is_number
 from posenc.records.store import Store
+from posenc.running.forecast import Forecast
 
 TAIL = 16_384  # bytes of a curve that are read: some dozens of rows
 REDRAW = 0.5  # seconds between two drawings of a terminal
 STATUS = 30.0  # seconds between two status lines elsewhere
+
+
+def _texts(template: str, justify: JustifyMethod = "right") -> TextColumn:
+    """A column of texts that are no markup; the names alone are folded where there is no room for them."""
+    column = Column(no_wrap=justify == "right", overflow="fold", justify=justify)
+    return TextColumn(template, markup=False, justify=justify, table_column=column)
+
+
+COLUMNS: dict[str, Callable[[], ProgressColumn]] = {
+    "name": lambda: _texts("{task.description}", "left"),
+    "bar": lambda: BarColumn(bar_width=16),
+    "steps": MofNCompleteColumn,
+    "loss": lambda: _texts("{task.fields[loss]}"),
+    "speed": lambda: _texts("{task.fields[speed]}"),
+    "left": lambda: _texts("{task.fields[left]}"),
+}
+"""What is told of a running cell."""
+SPARE = ("speed", "bar", "loss")
+"""Columns that a narrow terminal does not show, the first to go first."""
 
 
 @dataclass
@@ -40,6 +62,7 @@ class State:
     seconds: float = 0.0  # of training
     loss: float | None = None
     tokens_per_second: float | None = None
+    seconds_per_step: float | None = None
 
 
 def tail(path: Path, size: int = TAIL) -> list[dict[str, Any]]:
@@ -80,6 +103,9 @@ def state_of(rows: list[dict[str, Any]]) -> State:
         tokens, seconds = tokens - (number(first.get("tokens")) or 0.0), seconds - (number(first.get("seconds")) or 0.0)
     if tokens is not None and seconds > 0:
         state.tokens_per_second = tokens / seconds
+    steps = last["step"] - first["step"]
+    if steps > 0 and (took := state.seconds - (number(first.get("seconds")) or 0.0)) > 0:  # the first step is slow
+        state.seconds_per_step = took / steps
     return state
 
 
@@ -91,19 +117,6 @@ def style_of(status: str) -> str:
 def plain(text: object) -> str:
     """One line in which nothing can move the cursor or colour the screen."""
     return harmless(text).replace("\n", " ").replace("\t", " ")
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds for people: `14.2 s`, `5 min`, `2 h 10 min`; `?` where unknown."""
-    if seconds is None or not math.isfinite(seconds):
-        return "?"
-    if seconds < 100:
-        return f"{seconds:.1f} s" if seconds < 20 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours = round(minutes / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if hours < 48 else f"{hours / 24:.1f} days"
 
 
 def count(value: float | None) -> str:
@@ -141,7 +154,8 @@ class Progress:
         self._running: dict[str, State] = {}
         self._live: Live | None = None
         self._start = self._drawn = monotonic()
-        self._finished_work = 0.0
+        self._forecast = Forecast(self._cells)
+        self._at_once = 1
         self._kept: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -151,6 +165,7 @@ class Progress:
             with suppress(StoreError):  # a damaged record is the driver's to refuse
                 if (record := self.store.read_record(cell_id)) is not None:
                     self._ended[cell_id] = record["status"]
+                    self._learn(cell_id, record)
         self._kept = set(self._ended)
         before = f", {len(self._kept)} of them ended before" if self._kept else ""
         self._say(Text(f"{len(self._cells)} cells{before}; results in {plain(self.store.folder)}"))
@@ -171,18 +186,31 @@ class Progress:
         self._kept.discard(cell_id)
         self._ended.pop(cell_id, None)
         self._running[cell_id] = State()
+        self._at_once = max(self._at_once, len(self._running))
+        self._forecast.forget(cell_id)
         self._redraw()
 
     def ended(self, cell_id: str, status: str, reason: str | None = None) -> None:
-        state = self._running.pop(cell_id, State())
+        self._running.pop(cell_id, None)
         self._ended[cell_id] = status
         if cell_id in self._kept:
             return  # counted when the run began; nothing has happened now
-        # A cell that failed at once took hardly any time: it must not make the rest look fast.
-        part = 1.0 if status == DONE else min(1.0, state.step / self._steps(cell_id))
-        self._finished_work += part * self._work(cell_id)
-        self._say(self._end_line(cell_id, status, reason))
+        record: Record = {}
+        try:
+            record = self.store.read_record(cell_id) or {}
+        except StoreError as error:
+            reason = reason or str(error)
+        self._learn(cell_id, record)
+        self._say(self._end_line(cell_id, status, reason, record))
         self._redraw()
+
+    def _learn(self, cell_id: str, record: Record) -> None:
+        """A cell that failed at once must not make the rest look fast."""
+        seconds = number((record.get("times") or {}).get("seconds"))
+        if record.get("status") == DONE and seconds is not None:
+            self._forecast.ended(cell_id, seconds)
+        else:
+            self._forecast.forget(cell_id)
 
     def refresh(self) -> None:
         """Read how far the running cells are and show it; as cheap as nothing when called too often."""
@@ -190,7 +218,10 @@ class Progress:
         if now - self._drawn < (STATUS if self._live is None else REDRAW):
             return
         for cell_id in self._running:
-            self._running[cell_id] = state_of(tail(self.store.cell_folder(cell_id) / "curve.jsonl"))
+            state = state_of(tail(self.store.cell_folder(cell_id) / "curve.jsonl"))
+            self._running[cell_id] = state
+            took = (state.seconds_per_step or 0.0) * state.step
+            self._forecast.running(cell_id, took, self._part(cell_id, state))
         if self._live is None:
             self._drawn = now
             self._say(Text(f"{self.summary()}; left: {duration(self.time_left())}"))
@@ -210,38 +241,25 @@ class Progress:
         parts += [(len(self._running), "running"), (len(self._cells) - len(statuses) - len(self._running), "left")]
         return ", ".join(f"{n} {what}" for n, what in parts if n or what == STATUSES[DONE])
 
-    def time_left(self) -> float | None:
-        """Seconds to the end, from the work done since the start and the time that it took, all workers together."""
-        waiting = self._cells.keys() - self._ended.keys() - self._running.keys()
-        left = sum(self._work(cell_id) for cell_id in waiting)
-        done = self._finished_work
-        for cell_id, state in self._running.items():
-            work = self._work(cell_id)
-            part = min(1.0, state.step / self._steps(cell_id))
-            done += part * work
-            left += (1 - part) * work
-        return left * (monotonic() - self._start) / done if done else None
+    def time_left(self) -> float:
+        """Seconds to the end, by what cells took so far and, of kinds that have not run, by their FLOPs."""
+        waiting = [one for one in self._cells if one not in self._ended and one not in self._running]
+        parts = {cell_id: self._part(cell_id, state) for cell_id, state in self._running.items()}
+        return self._forecast.left(parts, waiting, self._at_once)
+
+    def _part(self, cell_id: str, state: State) -> float:
+        return min(1.0, state.step / self._steps(cell_id))
 
     def _steps(self, cell_id: str) -> int:
         return max(1, int((self._cells.get(cell_id, {}).get("config", {}).get("training") or {}).get("steps") or 1))
 
-    def _work(self, cell_id: str) -> float:
-        """Tokens to train on: what cells of one suite mostly differ by."""
-        config = self._cells.get(cell_id, {}).get("config", {})
-        batch = number((config.get("training") or {}).get("batch")) or 1.0
-        return self._steps(cell_id) * batch * (number(config.get("length")) or 1.0)
-
     def _name(self, cell_id: str) -> str:
         return plain(self._cells.get(cell_id, {}).get("name", cell_id))
 
-    def _end_line(self, cell_id: str, status: str, reason: str | None) -> Text:
+    def _end_line(self, cell_id: str, status: str, reason: str | None, record: Record) -> Text:
         width = len(str(len(self._cells)))
         line = Text(f"[{len(self._ended):>{width}}/{len(self._cells)}] {self._name(cell_id)} ")
         line.append(STATUSES[status], style_of(status))
-        try:
-            record = self.store.read_record(cell_id) or {}
-        except StoreError as error:
-            record, reason = {}, reason or str(error)
         seconds = number((record.get("times") or {}).get("seconds"))
         if seconds is not None and status != NOT_POSSIBLE:
             line.append(f" {duration(seconds)}")
@@ -254,6 +272,17 @@ class Progress:
         """Something that the one who runs this should know, as it happens."""
         self._say(Text(plain(line)))
 
+    def _left(self, state: State, steps: int) -> str:
+        """What a running cell still takes to train, or what it does before and after."""
+        if state.step >= steps:
+            return "scoring"
+        rate = state.seconds_per_step
+        return duration(rate * (steps - state.step)) if rate else "" if state.step else "starting"
+
+    def show(self, renderable: RenderableType) -> None:
+        """Something of several lines that stays, above what is running."""
+        self.console.print(renderable)
+
     def _say(self, line: Text) -> None:
         """A line that stays; above the table on a terminal. Not folded, so that a log has one line an event."""
         self.console.print(line, soft_wrap=True)
@@ -264,23 +293,29 @@ class Progress:
             self._live.update(self._table(), refresh=True)
 
     def _table(self) -> Group:
-        grid = Table.grid(padding=(0, 2))
-        for column in range(6):
-            grid.add_column(justify="left" if column < 2 else "right", no_wrap=True, overflow="ellipsis")
         shown = max(1, self.console.height - 4)
-        for cell_id, state in list(self._running.items())[:shown]:
-            steps = self._steps(cell_id)
-            rate = state.seconds / state.step if state.step else None
-            loss = "diverged" if state.step and state.loss is None else f"loss {state.loss:.3f}" if state.step else ""
-            grid.add_row(
-                Text(self._name(cell_id)),
-                ProgressBar(total=steps, completed=min(state.step, steps), width=16),
-                Text(f"{state.step}/{steps}"),
-                Text(loss),
-                Text(f"{count(state.tokens_per_second)} tokens/s" if state.tokens_per_second else ""),
-                Text(duration(rate * max(0, steps - state.step)) if rate else "starting" if not state.step else ""),
-            )
+        rows = list(self._running.items())[:shown]
+        table, _ = fitted(lambda columns: self._bars(rows, columns), tuple(COLUMNS), SPARE, self.console)
         foot = f"{self.summary()}; {duration(monotonic() - self._start)} so far, left: {duration(self.time_left())}"
         if len(self._running) > shown:
             foot += f" ({len(self._running) - shown} running cells not shown)"
-        return Group(grid, Text(foot, no_wrap=True, overflow="ellipsis"))
+        return Group(table, Text(foot))
+
+    def _bars(self, rows: Sequence[tuple[str, State]], columns: Sequence[str]) -> Table:
+        """A line for each running cell, of some of COLUMNS."""
+        bars = Bars(*(COLUMNS[column]() for column in columns), console=self.console, auto_refresh=False)
+        for cell_id, state in rows:
+            steps = self._steps(cell_id)
+            bars.add_task(
+                self._name(cell_id),
+                total=steps,
+                completed=min(state.step, steps),
+                loss="diverged"
+                if state.step and state.loss is None
+                else f"loss {state.loss:.3f}"
+                if state.step
+                else "",
+                speed=f"{count(state.tokens_per_second)} tokens/s" if state.tokens_per_second else "",
+                left=self._left(state, steps),
+            )
+        return bars.make_tasks_table(bars.tasks)

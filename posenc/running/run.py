@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from posenc.api.spec import split
 from posenc.common.errors import ConfigError, UnknownNameError
-from posenc.plan.asked import Choice, choose, find_suite, require_known
+from posenc.plan.asked import Choice, choose, find_suite, require_known, seeds_of
 from posenc.running.means import Means, seconds
 from posenc.training.terms import CHECKPOINT_SECONDS
 
@@ -28,7 +28,7 @@ def run(
     tasks: Texts = None,
     encodings: Texts = None,
     lengths: Integers = None,
-    seeds: Integers = None,
+    seeds: Integers | str = None,
     data: str | Path | None = None,
     device: str | None = None,
     precision: str | None = None,
@@ -53,7 +53,7 @@ def run(
 
     Args:
         suite: a suite's name, the path of its TOML, or a task's name.
-        scale, tasks, encodings, lengths, seeds: of the suite, in place of its own; one or several.
+        scale, tasks, encodings, lengths, seeds: of the suite, in place of its own; one or several (seeds also "0-4").
         data: the folder of official data files (or POSENC_DATA).
         device, precision, backend, threads, processes: of each cell.
         set: any other key of the task: {"training.steps": 200, "backbone.layers": 2}.
@@ -84,7 +84,7 @@ def run(
         tasks=_texts("tasks", tasks),
         encodings=_texts("encodings", encodings),
         lengths=_integers("lengths", lengths),
-        seeds=_integers("seeds", seeds),
+        seeds=_seeds(seeds),
         data=data,
         changes=_changes(set),
         **runtime,
@@ -131,6 +131,16 @@ def _integers(name: str, given: Integers) -> list[int] | None:
     if not parts or not all(isinstance(part, int) and not isinstance(part, bool) for part in parts):
         raise ConfigError(f"posenc.run({name}={given!r}): whole numbers must be given, such as [0, 1]")
     return parts  # type: ignore[return-value]  # each has been looked at
+
+
+def _seeds(given: Integers | str) -> list[int] | None:
+    """Whole numbers, or as the command line has them: `"0-4"`."""
+    if not isinstance(given, str):
+        return _integers("seeds", given)
+    try:
+        return seeds_of(given)
+    except ValueError as error:
+        raise ConfigError(f"posenc.run(seeds={given!r}): {error}") from None
 
 
 def _changes(given: Mapping[str, Any] | None) -> dict[str, Any]:

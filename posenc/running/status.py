@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,19 @@ from posenc.records.store import Store
 
 
 def store_for(suite: str, results: str | Path) -> Store:
-    """The results of a suite, by its name, its TOML's path, or a task's name."""
-    known = suite in available("suites") or suite in available("tasks") or suite.endswith(".toml")
-    return Store(Path(results) / (find_suite(suite).name if known else suite))
+    """The results of a suite, by its name, its TOML's path, a task's name, or that of their folder.
+
+    Raises:
+        StoreError: there is no such folder, and its name is near to one that there is.
+    """
+    names = [*available("suites"), *available("tasks")]
+    known = suite in names or suite.endswith(".toml")
+    folder = Path(results) / (find_suite(suite).name if known else suite)
+    if not known and not folder.is_dir():
+        there = [path.name for path in Path(results).glob("*") if path.is_dir()]
+        if near := difflib.get_close_matches(suite, [*there, *names], n=1):
+            raise StoreError(f"no results in {folder}: did you mean {near[0]!r}?")
+    return Store(folder)
 
 
 def is_stale(record: Record) -> bool:
@@ -42,16 +53,29 @@ COUNTED = {
 
 @dataclass
 class Status:
-    """Counts of a suite's cells, who runs it now, and what is wrong.
+    """Counts of a suite's cells, in which folder, who runs it now, and what is wrong.
 
     `started` counts cells with a curve and no record that no driver runs now; `other_code` counts records made by
     another commit, with uncommitted changes, or by a plug-in whose files have changed since.
     """
 
+    folder: Path
+    cells: int
     holder: dict[str, Any] | None
     counts: Counter[str] = field(default_factory=Counter)
     failed: list[Record] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
+
+    def data(self) -> dict[str, Any]:
+        """All of it, for programs."""
+        return {
+            "folder": str(self.folder),
+            "cells": self.cells,
+            "counts": {key: self.counts[key] for key in COUNTED},
+            "run_by": self.holder,
+            "failed": [{key: record.get(key) for key in ("id", "name", "status", "reason")} for record in self.failed],
+            "unusable": self.unusable,
+        }
 
 
 def status(suite: str, results: str | Path = "results") -> Status:
@@ -61,7 +85,8 @@ def status(suite: str, results: str | Path = "results") -> Status:
         StoreError: it never ran here.
     """
     store = store_for(suite, results)
-    cells, found = store.read_manifest()["cells"], Status(store.holder())
+    cells = store.read_manifest()["cells"]
+    found = Status(store.folder, len(cells), store.holder())
     for cell in cells:
         try:
             record = store.read_record(cell["id"])

@@ -22,7 +22,7 @@ from posenc.config.task import RuntimeConfig
 def require_device(device: str) -> None:
     """Raise NotPossibleError where the device is not there; no other is taken in its place."""
     if device == "cuda" and not torch.cuda.is_available():
-        raise NotPossibleError("device 'cuda': torch finds no GPU on this machine")
+        raise NotPossibleError("torch finds no GPU on this machine for device 'cuda'")
 
 
 def set_up(runtime: RuntimeConfig) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from rich.console import Console
 
 from posenc.backbone.transformer import Transformer
 from posenc.bench import peers, pipeline, run
@@ -22,6 +23,7 @@ from posenc.bench.subjects import make_pass, subjects
 from posenc.bench.timing import in_turns, interval
 from posenc.cli import main
 
+WIDE = Console(width=200)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 KEYS = {
@@ -189,7 +191,7 @@ def test_data_and_training_are_timed_on_the_same_tokens() -> None:
 def test_a_table_shows_every_row() -> None:
     options = run.Options(encodings=["none"], attentions=["softmax"], lengths=[4], rounds=1, peers=False, memory=False)
     rows = run.measure(options)
-    assert [table.row_count for table in run.tables(rows)] == [2, 2]  # none and the bare decoder, in two passes
+    assert [table.row_count for table in run.tables(rows, WIDE)] == [2, 2]  # none and the bare decoder, in two passes
     assert run.left_out(rows) == []
 
 
@@ -239,4 +241,4 @@ def test_steps_are_compiled_and_forward_passes_are_not(monkeypatch: pytest.Monke
         assert row["compile"] == ("inductor" if own and row["pass"] == "step" else "none")
     assert any(row["subject"] == "x-transformers" for row in rows)
     assert asked == [False, False], "posenc's own and the bare one, a step each"
-    assert "compiled (inductor)" in str(run.tables(rows)[1].title)
+    assert "compiled (inductor)" in str(run.tables(rows, WIDE)[1].title)

@@ -44,8 +44,12 @@ def test_what_a_task_is_cannot_be_set(key: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--lengths", HUGE], ("length", "needs more than that")),
-        (["--seeds", HUGE], ("seed", "64 bits")),
+        (["--lengths", HUGE], (f"--lengths {HUGE}", "from 1 to 16,777,216 tokens")),
+        (["--lengths", "64,0"], ("--lengths 0", "from 1 to")),
+        (["--seeds", HUGE], (f"--seeds {HUGE}", "64 bits")),
+        (["--threads", "0"], ("--threads: runtime.threads = 0", "at least 1")),
+        (["--processes", "0"], ("--processes: runtime.processes = 0", "at least 1")),
+        (["--threads", "2", "--set", "runtime.threads=0"], ("--set runtime.threads: runtime.threads = 0",)),
         (["--set", f"training.batch={HUGE}"], ("--set training.batch", "64 bits")),
         (["--set", f"evaluation.length_factors=[1, {HUGE}]"], ("evaluation.length_factors.1", "64 bits")),
         (["--set", "backbone.layers=9999999999"], ("--set backbone.layers", "from 1 to 1,024")),

@@ -10,6 +10,7 @@ import pytest
 from runs import cells, install_faulty, numbers, options, posenc
 
 from posenc.common.errors import ConfigError, StorageError
+from posenc.plan.asked import choose
 from posenc.plan.cell import Cell
 from posenc.plan.plan import Plan
 from posenc.records.store import Store
@@ -151,8 +152,14 @@ def test_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     assert driver.slots(plan(device="cuda"), None) == ["4", "5", "6", "7", "9"]
     assert driver.slots(plan(device="cuda"), 7) == ["4", "5", "6", "7", "9", "4", "5"]
     assert driver.slots(plan(device="cuda", processes=2), None) == ["4,5", "6,7"]
-    with pytest.raises(ConfigError, match="processes = 6: this machine has 5 GPUs"):
-        driver.slots(plan(device="cuda", processes=6), None)
+    too_many, key = plan(device="cuda", processes=6), "runtime.processes"
+    for choice, named in (
+        (None, "runtime.processes = 6"),
+        (choose(processes=6), "--processes 6"),
+        (choose(changes={key: 6}), f"--set {key}=6"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{named}: this machine has 5 GPUs"):
+            driver.slots(too_many, None, choice)
 
 
 def test_a_disk_that_takes_no_more_stops_the_run_and_keeps_what_there_is(tmp_path: Path) -> None:

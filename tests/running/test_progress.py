@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,8 @@ def test_plain_lines(tmp_path: Path, clock: Clock) -> None:
     lines = stream.getvalue().splitlines()
     assert lines[0].startswith("11 cells, 1 of them ended before; results in ")
     assert lines[1] == "[ 2/11] enwik8/softmax/rope/L64/s0 done 14.2 s  bits per character 3.012"
-    # 1.5 cells of work in 35 seconds, 8.5 left
-    assert lines[2] == "2 done, 1 running, 8 left; left: 3 min"
+    # Two cells of 14.2 s and half of one in 20 s: 19 s each, two at a time, of which one has half of it behind itself.
+    assert lines[2] == "2 done, 1 running, 8 left; left: 93 s"
     assert lines[3] == "[ 3/11] enwik8/softmax/rope/L64/s1 failed: ValueError: no [/b]"
     assert lines[4] == "[ 4/11] enwik8/softmax/rope/L64/s2 not possible: learned has 64 positions"
     assert lines[5] == "[ 5/11] enwik8/softmax/rope/L64/s3 timed out: after 5 s"
@@ -159,6 +160,30 @@ def test_terminal(tmp_path: Path, clock: Clock) -> None:
         assert "[1/3] enwik8/softmax/rope/L64/s0 done 14.2 s  bits per character 3.012" in stream.getvalue()
     assert stream.getvalue().rstrip().endswith("1 done, 1 running, 1 left; 11.4 s")
     assert stream.getvalue().count("\x1b[?25l") == stream.getvalue().count("\x1b[?25h") == 1  # the cursor is back
+
+
+@pytest.mark.parametrize(
+    ("width", "there", "gone"),
+    [(120, ["loss 3.500", "20.5k tokens/s", "30 s", "\u2501"], []), (80, ["loss 3.500", "30 s"], ["tokens/s"]),
+     (45, ["30 s"], ["tokens/s", "\u2501", "loss"])],
+)  # fmt: skip
+def test_a_narrow_terminal_shows_fewer_columns_and_cuts_none(
+    tmp_path: Path, clock: Clock, width: int, there: list[str], gone: list[str]
+) -> None:
+    cell = make_cell("enwik8/performer/layers(rope, none, every=2)/L64/s0")
+    console, stream = terminal(width=width)
+    with Progress(Store(tmp_path), [cell], console) as shown:
+        shown.started(cell["id"])
+        write_rows(Store(tmp_path), cell, range(1, 101))
+        clock.now += 10
+        drawn = len(stream.getvalue())
+        shown.refresh()
+        text = stream.getvalue()[drawn:]
+    lines = [re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", line) for line in text.split("\r")[-1].splitlines()]
+    assert all(len(line) <= width for line in lines) and "\u2026" not in text
+    assert all(word in text for word in ["100/400", "left: ", *there])
+    assert not any(word in text for word in gone)
+    assert cell["name"] in text if width > 45 else "enwik8/performer" in text and "L64/s0" in text
 
 
 def test_more_cells_than_lines(tmp_path: Path, clock: Clock) -> None:

@@ -62,6 +62,9 @@ def test_keywords_mean_what_options_mean(asked: dict[str, Any], tmp_path: Path) 
 def test_one_text_is_read_as_the_command_line_reads_it(asked: dict[str, Any]) -> None:
     posenc.run("quick", encodings="rope(base=5.0),none")
     assert asked["choice"].encodings == ["rope(base=5.0)", "none"]
+    posenc.run("quick", seeds="0-2,7")
+    assert asked["choice"].seeds == [0, 1, 2, 7]
+    assert by_command(asked, "quick", "--seeds", "0-2,7")["choice"] == asked["choice"]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,7 @@ def test_one_text_is_read_as_the_command_line_reads_it(asked: dict[str, Any]) ->
         ({"scale": "smal"}, "unknown scale 'smal'"),
         ({"seeds": ["0"]}, "seeds=.*whole numbers"),
         ({"seeds": True}, "seeds=True"),
+        ({"seeds": "4-0"}, "seeds='4-0'.*must rise"),
         ({"lengths": 1.5}, "lengths=1.5"),
         ({"jobs": 0}, "jobs 0"),
         ({"jobs": "2"}, "jobs='2'"),
