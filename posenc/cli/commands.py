@@ -312,6 +312,7 @@ def ui(results: Path, host: str, port: int, no_open: bool) -> None:
 
     The page of the suite that ran last opens in a browser, where there are a terminal and a display.
     """
+    from posenc.tracking.pages import can_open
     from posenc.tracking.place import default_uri
     from posenc.tracking.ui import serve
 
