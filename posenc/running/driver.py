@@ -251,7 +251,7 @@ def _run_cells(
 ) -> bool:
     """Run cells with their progress shown and mirrored. Returns False where it was stopped."""
     store, statuses = Store(terms.store), {}
-    with Progress(store, [cell.manifest() for cell in plan.cells]) as progress:
+    with Progress(store, [cell.manifest() for cell in plan.cells], at_once=max(1, len(places))) as progress:
         for cell in plan.cells:
             if cell not in cells:
                 record = store.read_record(cell.id)

@@ -144,9 +144,14 @@ class Progress:
     """Shows a run as it goes; a context manager that the driver tells what starts and what has ended.
 
     Cells that have a record when the run begins count as ended, unless they are started again.
+
+    Args:
+        at_once: how many cells will run at the same time, as far as that is known.
     """
 
-    def __init__(self, store: Store, cells: list[dict[str, Any]], console: Console | None = None) -> None:
+    def __init__(
+        self, store: Store, cells: list[dict[str, Any]], console: Console | None = None, at_once: int = 1
+    ) -> None:
         self.store = store
         self.console = console or Terminal()
         self._cells = {cell["id"]: cell for cell in cells}
@@ -155,7 +160,7 @@ class Progress:
         self._live: Live | None = None
         self._start = self._drawn = monotonic()
         self._forecast = Forecast(self._cells)
-        self._at_once = 1
+        self._at_once = at_once
         self._kept: set[str] = set()
 
     def __enter__(self) -> Self:

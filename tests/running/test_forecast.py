@@ -168,8 +168,10 @@ def test_a_run_that_has_hardly_begun_tells_minutes(tmp_path: Path) -> None:
     stream = io.StringIO()
     with Progress(Store(tmp_path), cells, Console(file=stream, force_terminal=True, width=80)) as shown:
         shown.started(cells[0]["id"])
-        assert 10 < shown.time_left() < DAY / 24
+        assert 10 < (alone := shown.time_left()) < DAY / 24
     assert "days" not in stream.getvalue() and "left: ?" not in stream.getvalue()
+    with Progress(Store(tmp_path), cells, Console(file=stream, width=80), at_once=3) as shown:
+        assert shown.time_left() == pytest.approx(alone / 3)
 
 
 def test_speeds_are_those_of_the_plan() -> None:
