@@ -154,6 +154,8 @@ def _where(places: list[tuple[str, int]], group: pd.DataFrame) -> str:
 
 def claims(group: pd.DataFrame) -> list[str]:
     """What may be said of the comparison that the suite names; of too few seeds, only that they are few."""
+    if len(group) and group["split"].iloc[0] == "theory":
+        return ["This follows from definitions: it is measured, and never claimed."]
     seeds = int(group["n"].max()) if len(group) else 0
     claim, baseline = (str(group[key].iloc[0] or "") for key in ("claim", "baseline"))
     named = group[group["named"].astype(bool)]

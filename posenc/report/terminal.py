@@ -11,10 +11,9 @@ from rich.text import Text
 from posenc.common.terminal import natural_width
 from posenc.records.record import NOT_RUN_YET
 from posenc.records.store import Store
-from posenc.report import facts, results
-from posenc.report.reading import manifest_of, records_of
+from posenc.report import results
 from posenc.report.results import Entry, ResultTable
-from posenc.report.statistics import tables, tuning
+from posenc.report.view import View
 
 LAYOUTS = ((3, "\n"), (2, "  "), (2, "\n"), (1, "  "), (1, "\n"))
 """How many lengths stand side by side, and what stands between a score and its difference: the first that fits is
@@ -46,12 +45,9 @@ class Results:
 
 def terminal_table(store: Store) -> Results:
     """A table for each group of cells that has run: encodings down, evaluated lengths across."""
-    whole = manifest_of(store)
-    manifest, records, _ = tuning.choose(whole, records_of(store, whole, []))
-    summary = tables.summary(tables.scores_frame(records, manifest), manifest)
-    labels = facts.data_labels(facts.datasets(manifest, records))
-    references = tables.references(records, manifest)
-    found = results.result_tables(summary[summary["main"].astype(bool)], references, labels)
+    view = View(store)
+    main = view.measured[view.measured["main"].astype(bool)]
+    found = results.result_tables(main, view.references, view.captions)
     run = tuple(result for result in found if _has_run(result))
     return Results(run, len(found) - len(run))
 

@@ -57,16 +57,17 @@ class View:
         return tables.scores_frame(self.records, self.manifest)
 
     @cached_property
-    def _summary(self) -> pd.DataFrame:
-        return tables.summary(self.scores, self.manifest)
-
-    @cached_property
     def summary(self) -> pd.DataFrame:
         """A row for each encoding, group of cells, metric and length: mean, difference from the baseline (`tables`),
         and what it is beside a score without a model (`floors`).
         """
-        trained = self._summary[self._summary["split"] != "theory"]
-        return floors.mark(trained, self.references, self._item_tables.scores)
+        return self.measured[self.measured["split"] != "theory"]
+
+    @cached_property
+    def measured(self) -> pd.DataFrame:
+        """As `summary`, with what was measured of the encodings themselves too."""
+        whole = tables.summary(self.scores, self.manifest)
+        return floors.mark(whole, self.references, self._item_tables.scores)
 
     @cached_property
     def theory(self) -> pd.DataFrame:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from made import cell, make_store, pages, record, visible
+from rich.console import Console
 from scipy import stats
 
 from posenc.objectives.metrics import ACCURACY, BITS_PER_CHARACTER
 from posenc.records.manifest import union
 from posenc.records.store import Store
+from posenc.report import terminal_table
 from posenc.report.statistics import claims
 from posenc.report.statistics.resampling import draws, percentiles, resampled
 from posenc.report.view import View
@@ -136,8 +139,11 @@ def test_what_follows_from_a_definition_is_no_claim(tmp_path: Path) -> None:
             score["split"] = "theory"
         records.append(of_theory)
     store = make_store(tmp_path, cells, records)
-    frame = View(store)._summary
-    assert not frame["named"].any() and frame["p_holm"].isna().all()
+    frame = View(store).measured
+    assert len(frame) and not frame["named"].any() and frame["p_holm"].isna().all()
+    console = Console(width=100, file=StringIO(), color_system=None)
+    console.print(terminal_table(store))
+    assert "never claimed" in console.file.getvalue() and "better than" not in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_sign_flips_by_hand_and_against_scipy() -> None:

@@ -21,12 +21,13 @@ from posenc.report.figures.canvas import Picture, canvas, file_name, finish, svg
 from posenc.report.figures.labels import label_ends
 from posenc.report.figures.style import MUTED, SMALL, STYLE, Look
 from posenc.report.places import group_title, plain_name
+from posenc.report.statistics.intervals import interval
 from posenc.report.statistics.tables import GROUP, at_place
 from posenc.report.words import listed
 
 
 def learning_curves(curves: pd.DataFrame, styles: dict[str, Look]) -> list[Picture]:
-    """Validation score against training tokens: the mean over seeds, and a band from the lowest to the highest."""
+    """Validation score against training tokens: the mean over seeds, and its 95 % interval as a band."""
     pictures = []
     for place, group in _groups(curves):
         names = [name for name in styles if name in set(group["encoding"])]
@@ -35,11 +36,16 @@ def learning_curves(curves: pd.DataFrame, styles: dict[str, Look]) -> list[Pictu
             figure, axes = canvas(list(labels))
             # A marker on each of many points would hide the line; on a few it shows where it was measured.
             marked = group["tokens"].nunique() <= 12
-            drawn = group.groupby(["encoding", "tokens"])["value"].agg(["mean", "min", "max"]).reset_index()
+            drawn = pd.DataFrame(
+                [
+                    {"encoding": name, "tokens": tokens, **interval(list(values))._asdict()}
+                    for (name, tokens), values in group.groupby(["encoding", "tokens"])["value"]
+                ]
+            )
             _lines(axes, drawn, "tokens", appearance(names, styles, marked=marked))
             for name, mine in drawn.groupby("encoding"):
                 colour = styles[str(name)].colour
-                axes.fill_between(mine["tokens"], mine["min"], mine["max"], color=colour, alpha=0.15, linewidth=0)
+                axes.fill_between(mine["tokens"], mine["low"], mine["high"], color=colour, alpha=0.15, linewidth=0)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             finish(axes, "training tokens", f"validation {group['title'].iloc[0]}", group["better"].iloc[0])
             last = drawn.groupby("encoding").last()
@@ -49,7 +55,8 @@ def learning_curves(curves: pd.DataFrame, styles: dict[str, Look]) -> list[Pictu
         alt = f"Learning curves of {listed(names)}"
         shown = group[["encoding", "label", "seed", "tokens", "seconds", "value", "id"]]
         title = group_title(place)
-        pictures.append(Picture(file_name("curve", place), "curve", place, title, alt, (), svg, shown))
+        notes = ("Band: the 95 % interval of the mean over seeds.",)
+        pictures.append(Picture(file_name("curve", place), "curve", place, title, alt, notes, svg, shown))
     return pictures
 
 

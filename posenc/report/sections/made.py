@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from posenc.api.blocks import Facts
 from posenc.api.sections import ReportSection, Section
-from posenc.records.record import Record, dig
+from posenc.records.record import Record, dig, is_number
 from posenc.report import words
 from posenc.report.view import View
 
@@ -44,8 +45,12 @@ def provenance(manifest: Mapping[str, Any], records: Iterable[Record]) -> list[t
     finished = [time["ended"] for time in times if time.get("ended")]
     if started and finished:
         facts.append(("cells ran", f"{min(started)} to {max(finished)}"))
-    facts.append(("time in cells", words.duration(float(sum(time.get("seconds") or 0 for time in times)))))
+    facts.append(("time in cells", words.duration(_total(time.get("seconds") for time in times))))
     return [(name, value) for name, value in facts if value]
+
+
+def _total(seconds: Iterable[Any]) -> float:
+    return math.fsum(one for one in seconds if is_number(one))
 
 
 def _commit(record: Record) -> str:

@@ -56,7 +56,8 @@ def sign_flips(values: Sequence[float]) -> float:
     else:
         drawn = np.random.default_rng(0).integers(0, 2, (_SAMPLED, count))
         signs = np.vstack([np.ones((1, count)), 1 - 2 * drawn])
-    sums = np.abs(signs @ differences)
+    with np.errstate(all="ignore"):
+        sums = np.abs(signs @ differences)
     return float(np.mean(sums >= sums[0] * (1 - 1e-9)))
 
 
@@ -76,17 +77,19 @@ def johnsons_p(values: Sequence[float]) -> float:
     n = len(x)
     if n < 3 or np.ptp(x) == 0:
         return math.nan
-    mean, variance = float(x.mean()), float(x.var(ddof=1))
-    third = float(np.sum((x - mean) ** 3)) * n / ((n - 1) * (n - 2))
-    moved = mean + third / (6 * variance * n) + third * mean**2 / (3 * variance**2)
-    return 2 * float(stats.t.sf(abs(moved) * math.sqrt(n / variance), n - 1))
+    with np.errstate(all="ignore"):  # of scores at the ends of what a float holds there is no number
+        mean, variance = x.mean(), x.var(ddof=1)
+        third = np.sum((x - mean) ** 3) * n / ((n - 1) * (n - 2))
+        moved = mean + third / (6 * variance * n) + third * mean**2 / (3 * variance**2)
+        return 2 * float(stats.t.sf(abs(moved) * np.sqrt(n / variance), n - 1))
 
 
 def skewed_p(mine: Sequence[float], theirs: Sequence[float]) -> float:
     """Johnson's p of paired scores where one arm spreads UNEQUAL times as widely as the other; else NaN."""
     if len(mine) < 3:
         return math.nan
-    low, high = sorted((float(np.std(mine, ddof=1)), float(np.std(theirs, ddof=1))))
+    with np.errstate(all="ignore"):
+        low, high = sorted((float(np.std(mine, ddof=1)), float(np.std(theirs, ddof=1))))
     if high <= UNEQUAL * low:
         return math.nan
     return johnsons_p([a - b for a, b in zip(mine, theirs, strict=True)])
