@@ -162,7 +162,7 @@ def _forest(lines: Sequence[Line], axis: str, better: Any, baseline: str) -> str
             if not math.isnan(line.low):
                 axes.hlines(y, line.low, line.high, color=line.look.colour, linewidth=1.8)
             if len(line.seeds) > 1:
-                axes.plot(line.seeds, [y + 0.24] * len(line.seeds), marker=".", color=line.look.colour, markersize=3,
+                axes.plot(line.seeds, [y + 0.24] * len(line.seeds), marker="o", color=line.look.colour, markersize=2.4,
                           linestyle="none", alpha=0.8)  # fmt: skip
             few: dict[str, Any] = {} if len(line.seeds) >= SEEDS_FOR_A_CLAIM else {"markerfacecolor": PAPER}
             axes.plot([line.mean], [y], marker=line.look.marker, color=line.look.colour, markersize=6, linestyle="none",

@@ -319,4 +319,4 @@ def _cautions(
             "That a difference is there because seeds were added until it was: a suite that gets seeds after its"
             " results were seen is judged at a stricter level."
         )
-    yield "Which encoding is faster: `posenc bench` times them in turns."
+    yield "Which encoding is faster: the command posenc bench times them in turns."

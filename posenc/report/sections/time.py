@@ -21,7 +21,7 @@ SAID = (
 TIMED = "Cost is training time: no two cells ran at once, and the seeds of each encoding agree within 10 %."
 COUNTED = (
     "Cost is the FLOPs of the forward passes where cells ran beside others or the times of seeds differ by over 10 %:"
-    " such times tell of the machine. `posenc bench` times encodings in turns."
+    " such times tell of the machine. the command posenc bench times encodings in turns."
 )
 
 
