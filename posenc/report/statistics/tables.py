@@ -293,7 +293,7 @@ def _lacking(name: str, baseline: Any, column: pd.DataFrame) -> str:
     both = column[column["encoding"].isin([name, baseline]) & column["value"].isna()]
     gone = both[both["cause"] != MACHINE]
     parts = (
-        f"{encoding} seed{'' if len(rows) == 1 else 's'} {listed(sorted(rows['seed']))} ({listed(rows['why'].dropna())})"
+        f"{encoding} seed{'s' * (len(rows) > 1)} {listed(sorted(rows['seed']))} ({listed(rows['why'].dropna())})"
         for encoding, rows in gone.groupby("encoding", sort=False)
     )
     return "; ".join(parts)
