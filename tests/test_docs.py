@@ -47,7 +47,7 @@ def test_pages_show_commands() -> None:
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda value: value)
 def test_a_command_line_of_a_page_can_be_read(page: str, line: str) -> None:
-    _, name, *arguments = shlex.split(line.partition(" > ")[0], comments=True)
+    _, name, *arguments = shlex.split(re.split(r" [>|] ", line)[0], comments=True)
     if name.endswith("...") or name == "--help":
         return
     command = main.commands[name]

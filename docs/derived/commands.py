@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from derived.text import code, table
-from posenc import cli
+from posenc.cli import commands as cli
 
 
 def every() -> str:

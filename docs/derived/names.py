@@ -32,6 +32,7 @@ COLUMNS = {
     "seed": "the seed",
     "status": "how the cell ended",
     "reason": "why it ended without scores",
+    "cause": "`machine` where a failure says nothing of training (memory, time, a killed process)",
     "split": "the split that was scored",
     "evaluated": "the length that was scored, in tokens",
     "metric": "the metric's name",
