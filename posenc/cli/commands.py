@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,14 +155,24 @@ def status(suite: str, results: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("suite")
+@click.argument("suites", metavar="SUITE...", nargs=-1, required=True)
 @results_option
-@click.option("--output", type=click.Path(path_type=Path), help="Where the report goes; by default beside the records.")
-def report(suite: str, results: Path, output: Path | None) -> None:
-    """The report of SUITE, or of a results folder, made again from its records."""
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where the report goes; of one folder by default beside its records.",
+)
+def report(suites: Sequence[str], results: Path, output: Path | None) -> None:
+    """The report of SUITE, or of a results folder, made again from its records.
+
+    Of several folders (other machines, other seeds of one suite) one report is made.
+    """
+    from posenc.records.together import together
     from posenc.report import write_report
 
-    store = _store_of(suite, results)
+    if len(suites) > 1 and output is None:
+        raise ConfigError("--output: must say where the report of several folders goes")
+    store = together([_store_of(suite, results) for suite in suites])
     page = write_report(store, output or store.folder / "report")
     echo(page)
     _print_unread(page)

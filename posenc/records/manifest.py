@@ -23,11 +23,23 @@ def union(before: Mapping[str, Any] | None, now: Mapping[str, Any], ended: int =
     if before is None or not _of_one_suite(before, now):
         return {**now, "asked": [_asked(now["cells"], now.get("made"), 0)]}
     whole = _whole(before, now)
-    asked = list(before.get("asked") or [_asked(before["cells"], before.get("made"), 0)])
-    seeds = _asked([*before["cells"], *whole["cells"]], now.get("made"), ended)
-    if set(seeds["seeds"]) - set(asked[-1]["seeds"]):
-        asked = [*asked, seeds] if ended else [seeds]
-    return {**whole, "asked": asked}
+    return {**whole, "asked": merged(asked_at(before), _asked(whole["cells"], now.get("made"), 0), ended)}
+
+
+def asked_at(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Which seeds were asked for from when on; a manifest of an older posenc knows of one time."""
+    return list(manifest.get("asked") or [_asked(manifest["cells"], manifest.get("made"), 0)])
+
+
+def merged(asked: list[dict[str, Any]], entry: Mapping[str, Any], ended: int) -> list[dict[str, Any]]:
+    """What was asked for, and these seeds once so many cells had ended; where none had, all were asked for at once."""
+    if not asked:
+        return [dict(entry)]
+    if not set(entry["seeds"]) - set(asked[-1]["seeds"]):
+        return asked
+    seeds = sorted({*asked[-1]["seeds"], *entry["seeds"]})
+    later = {"made": entry.get("made"), "seeds": seeds, "ended": ended}
+    return [*asked, later] if ended else [*asked[:-1], later]
 
 
 def _asked(cells: Iterable[Mapping[str, Any]], made: Any, ended: int) -> dict[str, Any]:

@@ -92,6 +92,11 @@ class Store:
     def manifest_path(self) -> Path:
         return self.folder / "suite.json"
 
+    @property
+    def manifest_paths(self) -> list[Path]:
+        """The manifests that are read: of several folders read as one, all of theirs."""
+        return [self.manifest_path]
+
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Seal the manifest with its own digest and write it."""
         sealed = {**manifest, "digest": digest({key: value for key, value in manifest.items() if key != "digest"})}

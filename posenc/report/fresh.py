@@ -6,6 +6,7 @@ Nothing heavy is imported here: to see that nothing has changed takes no pandas 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from hashlib import sha256
 from importlib import metadata
@@ -27,8 +28,8 @@ WRITTEN = ("index.html", "report.md")
 def inputs(store: Store) -> str:
     """The digest (hex) of all that a report is made from: manifest, cells' files, bench, code, libraries."""
     found = sha256()
-    for path in (store.manifest_path, store.folder.parent / "bench.json", *_files_of_cells(store)):
-        found.update(f"{path.relative_to(store.folder.parent)}\0".encode())
+    for path in (*store.manifest_paths, store.folder.parent / "bench.json", *_files_of_cells(store)):
+        found.update(f"{os.path.relpath(path, store.folder.parent)}\0".encode())
         found.update(_digest_of(path))
     own = content("reports")
     for path in sorted([*Path(__file__).parent.rglob("*.py"), *own.glob("*.*"), *own.glob("templates/*")]):

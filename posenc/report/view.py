@@ -216,7 +216,7 @@ class View:
     def cells_folder(self) -> str:
         """The way from the pages to the cells, where they lie among them; else no links can be trusted."""
         folder = self._output.absolute() if self._output else None
-        inside = folder is not None and folder.is_relative_to(self.store.folder)
+        inside = folder is not None and folder.is_relative_to(self.store.folder) and len(self.store.manifest_paths) == 1
         return os.path.relpath(self.store.folder / "cells", folder) if inside else ""
 
 
