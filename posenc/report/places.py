@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from posenc.report.statistics.tables import GROUP
@@ -47,3 +47,14 @@ def slugs(places: Iterable[Mapping[str, Any]]) -> dict[Key, str]:
                 name, number = f"{slug(place)}-{number}", number + 1
             found[key_of(place)] = name
     return found
+
+
+def short_title(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """The name of a group of cells in a figure of several: its task, and what else tells it from the others."""
+    parts = [row["task"]]
+    for key in ("attention", "variant", "length"):
+        if len({one[key] for one in rows if one["task"] == row["task"]}) > 1:
+            # Of what varies its values alone: this is a line of a figure.
+            values = ", ".join(part.rpartition("=")[2] for part in str(row[key]).split(", "))
+            parts.append(f"L{row[key]}" if key == "length" else values)
+    return ", ".join(str(part) for part in parts if part)

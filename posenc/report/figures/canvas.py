@@ -23,7 +23,7 @@ class Picture:
     """A figure, what is said under it, and what it shows as a table.
 
     Attributes:
-        name: a file name without its ending. kind: answer, forest, curve, length, decay or speed.
+        name: a file name without its ending. kind: answer, overview, forest, curve, length, decay or speed.
         place: the group of cells that it is of; empty where it is of several.
         title: over it. data: what is drawn, a row a point.
     """

@@ -16,7 +16,7 @@ from posenc.report import words
 from posenc.report.figures.canvas import Picture, file_name, svg_of
 from posenc.report.figures.labels import fitted, width_of
 from posenc.report.figures.style import FONT, MUTED, PAPER, SMALL, STYLE, WIDTH, Look
-from posenc.report.places import group_title
+from posenc.report.places import group_title, short_title
 from posenc.report.statistics.intervals import SEEDS_FOR_A_CLAIM
 from posenc.report.statistics.tables import COLUMN, GROUP
 
@@ -106,7 +106,7 @@ def overview(rows: Sequence[dict[str, Any]], styles: dict[str, Look]) -> list[Pi
     shown = [row for row in named if not row["at_floor"]]
     if len(shown) < 2:
         return []
-    at_floor = words.listed(_short_title(row, rows) for row in named if row["at_floor"])
+    at_floor = words.listed(short_title(row, rows) for row in named if row["at_floor"])
     claim, baseline = rows[0]["claim"], str(rows[0]["baseline"])
     pictures: list[Picture] = []
     for metric in dict.fromkeys(row["metric"] for row in shown):
@@ -118,7 +118,7 @@ def overview(rows: Sequence[dict[str, Any]], styles: dict[str, Look]) -> list[Pi
             text = words.with_half_width(row["difference"], half, decimals, signed=True)
             # Where all of them are at one length, or of one attention, that need not be said in every row.
             lines.append(
-                Line(_short_title(row, rows), row["difference"], row["difference_low"], row["difference_high"],
+                Line(short_title(row, rows), row["difference"], row["difference_low"], row["difference_high"],
                      math.nan, math.nan, text, styles[row["encoding"]], _seeds(row))
             )  # fmt: skip
         columns = [*GROUP, "encoding", "difference", "difference_low", "difference_high", "pairs", "p_holm"]
@@ -132,16 +132,6 @@ def overview(rows: Sequence[dict[str, Any]], styles: dict[str, Look]) -> list[Pi
         head = f"{claim} against {baseline}, named by the suite: {title}"
         pictures.append(Picture(name, "answer", {}, head, alt, tuple(notes), svg, pd.DataFrame(own)[columns]))
     return pictures
-
-
-def _short_title(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
-    parts = [row["task"]]
-    for key in ("attention", "variant", "length"):
-        if len({one[key] for one in rows if one["task"] == row["task"]}) > 1:
-            # Of what varies its values alone: this is a line of a figure.
-            values = ", ".join(part.rpartition("=")[2] for part in str(row[key]).split(", "))
-            parts.append(f"L{row[key]}" if key == "length" else values)
-    return ", ".join(str(part) for part in parts if part)
 
 
 def _forest(lines: Sequence[Line], axis: str, better: Any, baseline: str) -> str:

@@ -14,7 +14,7 @@ from posenc.api.sections import ReportSection, Section
 from posenc.records.record import is_number
 from posenc.report import words
 from posenc.report.facts import Dataset
-from posenc.report.figures import forests
+from posenc.report.figures import forests, overview
 from posenc.report.places import Key, group_title, key_of
 from posenc.report.results import BARRED, TESTED, barred, p_words, too_few
 from posenc.report.statistics.claims import FIRST, LEVEL, verdict
@@ -32,6 +32,8 @@ class TheAnswer(ReportSection):
         suite, cells = view.manifest["suite"], view.manifest["cells"]
         found = answer(view.summary, view.items, view.cost, view.data, suite, cells, view.alone)
         blocks: list[Block] = [Paragraph(found.headline, "headline")]
+        if pictures := overview.heat_map(view.summary):
+            blocks += map(view.figure, pictures)
         if pictures := forests.overview(chosen_rows(view.summary), view.looks):
             blocks.append(Group(tuple(map(view.figure, pictures))))
         if found.findings:
