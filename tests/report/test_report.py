@@ -124,6 +124,7 @@ def test_claims_only_from_five_seeds(tmp_path: Path) -> None:
     for text in (*pages(few), printed(few)):
         assert not re.search("(rope|none) is (better|worse)|told apart", text)
         assert "Not yet a claim: 4 of 5 seeds" in text
+    assert "observed to be better in 1 of 1 (not yet a claim: 4 of 5 seeds)." in visible(pages(few)[0])
     enough = visible(pages(simple_store(tmp_path / "enough", scores))[0])
     assert "The named comparison, at 64: rope is better than sinusoidal (p " in enough
     assert "described, not claimed" in enough

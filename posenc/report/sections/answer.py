@@ -69,6 +69,7 @@ class Finding:
     Attributes:
         verdict: one of `claims.VERDICTS`. score: `rope 2.809, sinusoidal 3.158 bits per character (lower is better)`.
         difference: with its interval. surely: how surely. cost: of the encoding beside the baseline's.
+        pairs: seeds that both have. ahead: whether the difference is for the better.
         lengths: where there is more than one, (evaluated length, scores, difference there) each.
     """
 
@@ -79,6 +80,8 @@ class Finding:
     difference: str
     surely: tuple[str, ...]
     cost: str
+    pairs: int = 0
+    ahead: bool = False
     lengths: tuple[tuple[str, str, str], ...] = ()
 
 
@@ -169,6 +172,8 @@ def _finding(
         difference=difference,
         surely=tuple(_surely(row, item)),
         cost=_cost(row, costs, alone),
+        pairs=int(row["pairs"]),
+        ahead=(row["difference"] < 0) == (row["better"] == "lower"),
         lengths=tuple(_lengths(row, summary)),
     )
 
@@ -258,6 +263,7 @@ def _cost(row: Mapping[str, Any], costs: Mapping[tuple[Key, Any], Any], alone: b
 
 
 def _headline(findings: Iterable[Finding], suite: Mapping[str, Any]) -> str:
+    findings = list(findings)
     found = [finding.verdict for finding in findings]
     claim, baseline = suite.get("claim"), suite.get("baseline")
     if not found:
@@ -270,7 +276,6 @@ def _headline(findings: Iterable[Finding], suite: Mapping[str, Any]) -> str:
             ("better", "better"),
             ("worse", "worse"),
             ("not told apart", "not told apart"),
-            ("too few seeds", "not yet a claim, for want of seeds,"),
             ("seeds missing", "no claim, as seeds are missing,"),
             ("tests disagree", "no claim, as tests disagree,"),
             ("no spread, no test", "without a spread, so no claim,"),
@@ -279,7 +284,12 @@ def _headline(findings: Iterable[Finding], suite: Mapping[str, Any]) -> str:
             ("described", f"{claim} not run"),
         )
     ]
-    said = "; ".join(f"{text} in {number} of {len(found)}" for number, text in counted if number)
+    few = [finding for finding in findings if finding.verdict == "too few seeds"]
+    ahead = sum(finding.ahead for finding in few)
+    seen = [(ahead, "observed to be better"), (len(few) - ahead, "observed to be worse")]
+    said = "; ".join(f"{text} in {number} of {len(found)}" for number, text in (*seen, *counted) if number)
+    if few:
+        said += f" (not yet a claim: {min(finding.pairs for finding in few)} of {SEEDS_FOR_A_CLAIM} seeds)"
     return f"{claim} against {baseline}, the comparison that this suite names: {said}."
 
 
