@@ -158,6 +158,14 @@ class Composite(Several):
     def constant_from(self) -> int:
         return max(part.constant_from() for part in self._parts if part.overrides("constant_from"))
 
+    def why_not(self, attention: str) -> str | None:
+        own = self.stack.head_width
+        wide = [part for part in self._parts if part.overrides("rotate_query") and part.linear_width != own]
+        if len(wide) > 1:
+            names = " and ".join(str(getattr(part, "name", type(part).__name__)) for part in wide)
+            return f"not possible: {names} each make queries and keys of another width"
+        return super().why_not(attention)
+
     @property
     def linear_width(self) -> int:
         return self.stack.head_width + sum(part.linear_width - self.stack.head_width for part in self._parts)

@@ -118,6 +118,13 @@ class Refusing(NoEncoding):
         return "not possible: its own length" if length > 5 else None
 
 
+@pytest.mark.parametrize("name", ["pope+spe", "pope+pope", "spe+rope+pope"])
+@pytest.mark.parametrize("attention", ["softmax", "performer"])
+def test_two_parts_that_each_change_the_width_of_queries_cannot_be_composed(name: str, attention: str) -> None:
+    reason = made(name).why_not(attention)
+    assert reason is not None and "each make queries and keys of another width" in reason
+
+
 def test_a_composition_refuses_what_one_of_its_parts_refuses() -> None:
     stack = stack_of()
     whole = Composite(stack, [NoEncoding(stack), Refusing(stack)])
