@@ -41,6 +41,21 @@ def before(x: Tensor, back: int, segments: Tensor | None) -> Tensor:
     return moved
 
 
+def summed(x: Tensor, segments: Tensor | None) -> Tensor:
+    """The sum of each token and all before it, (B,S,...); anew in each packed segment (B,S).
+
+    By a difference of sums: in float64, so that the digits of short ones are not lost.
+    """
+    sums = x.cumsum(1)
+    if segments is None:
+        return sums
+    index = torch.arange(x.shape[1], device=x.device).expand_as(segments)
+    first = functional.pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=True)
+    starts = torch.where(first, index, 0).cummax(1).values
+    before_it = (sums - x).gather(1, starts.view(*starts.shape, *[1] * (x.dim() - 2)).expand_as(x))
+    return sums - before_it
+
+
 def convolved(x: Tensor, taps: Tensor, segments: Tensor | None) -> Tensor:
     """A causal convolution by channel of x (B,S,C) with taps (C,W), the last of which is a token's own.
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from posenc.api.encoding import Context, Encoding
-from posenc.api.rows import before, convolved
+from posenc.api.rows import before, convolved, summed
 from posenc.api.stack import Stack
 from posenc.api.starts import uniform_
 from posenc.encodings.rope import rotate_pairs
@@ -82,7 +82,7 @@ class SelectiveRope(Encoding):
             phi = phi * context.mask[..., None, None]
         pairs = torch.arange(0, stack.head_width, 2, dtype=torch.float32, device=x.device) / stack.head_width
         temperature = (1.0 / BASE**pairs).double()  # rounded as the authors' is, so that angles are theirs
-        angles = phi.double().cumsum(1).transpose(1, 2) * temperature
+        angles = summed(phi.double(), context.segments).transpose(1, 2) * temperature
         return torch.stack((angles.cos(), angles.sin()), dim=-1)
 
     def _differences(self, phi: Tensor, context: Context) -> Tensor:

@@ -19,8 +19,8 @@ from posenc.backbone.transformer import Transformer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-NAMES = ("learned", "rope", "rope_outside", "xpos_outside", "permuteformer", "alibi", "fox", "pope", "goat",
-         "cosformer", "t5(buckets=8,max_distance=10)", "shaw(clip=2)")  # fmt: skip
+NAMES = ("learned", "rope", "selective_rope", "rope_outside", "xpos_outside", "permuteformer", "alibi", "fox", "pope",
+         "goat", "cosformer", "t5(buckets=8,max_distance=10)", "shaw(clip=2)")  # fmt: skip
 CASES = [(name, form) for name in NAMES for form in ("decoder", "encoder") if serves(name, form)]
 COUNTS = ([3, 7, 1, 5, 12], [17, 2, 9])
 

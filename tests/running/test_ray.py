@@ -139,7 +139,7 @@ def test_no_cluster_is_said_and_nothing_is_written(tmp_path: Path) -> None:
     assert "no cluster at 127.0.0.1:1" in output
     assert list(tmp_path.iterdir()) == []
     assert "only --engine ray" in posenc(tmp_path, *arguments, "--address", "x", status=2)
-    assert "unknown engine 'slurm'" in posenc(tmp_path, *arguments, "--engine", "slurm", status=2)
+    assert "'slurm' is not one of 'local', 'ray'" in posenc(tmp_path, *arguments, "--engine", "slurm", status=2)
 
 
 def test_a_node_manager_that_dies_stops_the_run_and_is_charged_to_no_cell(tmp_path: Path) -> None:
