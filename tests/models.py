@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from posenc.api import registry
 from posenc.api.stack import Stack
@@ -105,3 +106,31 @@ def answer(model: Transformer, tokens: Tensor, **more: Any) -> Tensor:
     if model.config.form == "encoder-decoder":
         return model(tokens_of(tokens.shape[0], 7, seed=5), tokens, **more)
     return model(tokens, **more)
+
+
+def segments_of(counts: Sequence[Sequence[int]]) -> Tensor:
+    """(B,L) int64 of packed rows that hold examples of so many tokens each."""
+    return torch.tensor([[n for n, count in enumerate(row) for _ in range(count)] for row in counts])
+
+
+def assert_packed_as_alone(
+    model: Transformer, tokens: Tensor, counts: Sequence[Sequence[int]], padding: str, room: int
+) -> None:
+    """Examples of so many tokens, packed in rows, have the states that each has alone.
+
+    Args:
+        padding: "none", or beside the rows "left" or "right", of `room` tokens.
+    """
+    segments, mask, start = segments_of(counts), None, 0
+    if padding != "none":
+        sides = (room, 0) if padding == "left" else (0, room)
+        start = sides[0]
+        mask = functional.pad(torch.ones_like(tokens, dtype=torch.bool), sides, value=False)
+        tokens, segments = functional.pad(tokens, sides, value=7), functional.pad(segments, sides, value=0)
+    packed = model.hidden(tokens, segments=segments, mask=mask)
+    for row, lengths in enumerate(counts):
+        at = start
+        for length in lengths:
+            alone = model.hidden(tokens[row : row + 1, at : at + length])[0]
+            torch.testing.assert_close(packed[row, at : at + length], alone, atol=1e-11, rtol=0)
+            at += length

@@ -7,14 +7,17 @@ import shlex
 import shutil
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from posenc.common.errors import PosencError
-from posenc.common.pipe import silent_when_closed
 from posenc.common.text import as_json, harmless
 
+CLOSED_PIPE = 141
+"""What a shell says of a program that wrote to a pipe nobody reads any more (128 + SIGPIPE)."""
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -34,6 +37,19 @@ def in_lines(head: str, text: str) -> str:
 def echo_json(value: Any) -> None:
     """A value for programs: the whole of what a command prints on standard output."""
     click.echo(as_json(value))
+
+
+@contextmanager
+def silent_when_closed() -> Iterator[None]:
+    """End as usual tools do where nobody reads what is said, `posenc status | head -1`: no word, status 141."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as error:  # rich exits by itself
+        if not isinstance(error if isinstance(error, BrokenPipeError) else error.__context__, BrokenPipeError):
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)  # what is still held back would fail at the end of the process
+        sys.exit(CLOSED_PIPE)
 
 
 class Group(click.Group):

@@ -28,7 +28,7 @@ class Together(Store):
         self.stores = list(stores)
         self.manifests = [store.read_manifest() for store in self.stores]
         self._require_one_suite()
-        self._places: dict[str, Path] = {}
+        self._owners: dict[str, Store] = {}
         for store, manifest in zip(self.stores, self.manifests, strict=True):
             for cell in manifest["cells"]:
                 self._place(store, cell["id"], str(cell["name"]))
@@ -55,16 +55,16 @@ class Together(Store):
     def _place(self, store: Store, cell_id: str, name: str) -> None:
         if not (store.cell_folder(cell_id) / "record.json").is_file():
             return
-        if cell_id not in self._places:
-            self._places[cell_id] = store.cell_folder(cell_id)
+        other = self._owners.setdefault(cell_id, store)
+        if other is store:
             return
-        other = Store(self._places[cell_id].parent.parent)
         one, two = other.read_record(cell_id), store.read_record(cell_id)
         if one and two and any(one.get(key) != two.get(key) for key in _NUMBERS):
             raise StoreError(f"two different records of {name}: in {other.folder} and in {store.folder}")
 
     def cell_folder(self, cell_id: str) -> Path:
-        return self._places.get(cell_id) or super().cell_folder(cell_id)
+        owner = self._owners.get(cell_id)
+        return super().cell_folder(cell_id) if owner is None else owner.cell_folder(cell_id)
 
     @property
     def manifest_paths(self) -> list[Path]:

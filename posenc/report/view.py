@@ -23,7 +23,8 @@ from posenc.report.figures.canvas import Picture
 from posenc.report.figures.style import Look, looks
 from posenc.report.places import Key, key_of, slugs
 from posenc.report.reading import manifest_of, records_of
-from posenc.report.statistics import floors, resampling, tables, tuning, walltime
+from posenc.report.statistics import floors, resampling, tables, tuning
+from posenc.report.statistics.equal_cost import ran_alone
 
 
 class View:
@@ -91,7 +92,7 @@ class View:
     @cached_property
     def alone(self) -> bool:
         """Whether no two cells ran at once, so that their times tell of them."""
-        return walltime.ran_alone(self.records)
+        return ran_alone(self.records)
 
     @cached_property
     def references(self) -> pd.DataFrame:

@@ -35,10 +35,8 @@ def expected(config: Mapping[str, Any]) -> Expected:
     """By a cell's configuration, as a manifest has it; what an older one does not say is taken to be small."""
     training, evaluation, runtime = (table_of(config, key) for key in ("training", "evaluation", "runtime"))
     length, steps = number_of(config, "length", 1), number_of(training, "steps", 0)
-    stages = training.get("stages")
-    parts = stages if isinstance(stages, list) and stages else [{**training, "length": length}]
     train = 0.0
-    for part in parts:
+    for part in parts_of(training):
         tokens = number_of(part, "steps", 0) * number_of(part, "batch", 1) * number_of(part, "length", length)
         train += 3 * tokens * flops_per_token(config, number_of(part, "length", length))
     factors = evaluation.get("length_factors") or [1]
@@ -65,6 +63,12 @@ def table_of(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """A table of a configuration; an empty one where it has none."""
     found = config.get(key)
     return found if isinstance(found, Mapping) else {}
+
+
+def parts_of(training: Mapping[str, Any]) -> list[Any]:
+    """The stages of a training, or the whole of it."""
+    stages = training.get("stages")
+    return stages if isinstance(stages, list) and stages else [training]
 
 
 def number_of(table: Any, key: str, default: float) -> float:

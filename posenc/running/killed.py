@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from posenc.common.text import size
-from posenc.running.forecast import number_of, table_of
+from posenc.running.forecast import number_of, parts_of, table_of
 
 
 def cause(status: int | None, config: Mapping[str, Any], free: int | None) -> str:
@@ -46,8 +46,7 @@ def asked(config: Mapping[str, Any]) -> tuple[float, float, float]:
     token = layers * (8 * width + 2 * feedforward) + (0 if outputs else 3 * vocabulary)
     each = 2 if runtime.get("precision") == "bfloat16" else 4
     found = []
-    stages = training.get("stages")
-    for part in stages if isinstance(stages, list) and stages else [training]:
+    for part in parts_of(training):
         split = max(1.0, number_of(part, "accumulate", 1)) * max(1.0, number_of(runtime, "processes", 1))
         rows, length = number_of(part, "batch", 1) / split, number_of(part, "length", number_of(config, "length", 1))
         found.append((16 * weights + each * rows * length * token, rows, length))

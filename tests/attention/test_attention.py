@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from kernels import call_of, choose_backend, softmax_attention
-from models import built_in, served
+from models import assert_packed_as_alone, built_in, served
 from torch import Tensor
 from torch.nn import functional
 
@@ -238,24 +238,8 @@ def model_of(name: str, form: str, **changes: Any) -> Transformer:
 @SERVED
 @pytest.mark.parametrize("padding", ["none", "left", "right"])
 def test_packed_rows_give_what_their_examples_give_one_by_one(name: str, form: str, padding: str) -> None:
-    model = model_of(name, form)
-    lengths = ([3, 7, 1, 5], [10, 6])
     tokens = torch.randint(0, 20, (2, 16), generator=torch.Generator().manual_seed(1))
-    segments = torch.tensor([[n for n, length in enumerate(row) for _ in range(length)] for row in lengths])
-    mask = None
-    start = 0
-    if padding != "none":
-        sides = (4, 0) if padding == "left" else (0, 4)
-        start = sides[0]
-        mask = functional.pad(torch.ones(2, 16).bool(), sides, value=False)
-        tokens, segments = functional.pad(tokens, sides, value=7), functional.pad(segments, sides, value=0)
-    packed = model.hidden(tokens, segments=segments, mask=mask)
-    for row, counts in enumerate(lengths):
-        at = start
-        for count in counts:
-            alone = model.hidden(tokens[row : row + 1, at : at + count])[0]
-            torch.testing.assert_close(packed[row, at : at + count], alone, atol=1e-11, rtol=0)
-            at += count
+    assert_packed_as_alone(model_of(name, form), tokens, ([3, 7, 1, 5], [10, 6]), padding, room=4)
 
 
 # Which backend

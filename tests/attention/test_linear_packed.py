@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import exact, kept, serves, tokens_of
+from models import assert_packed_as_alone, exact, kept, segments_of, serves, tokens_of
 from torch import Tensor
 
 from posenc.api import registry
@@ -40,27 +40,11 @@ def test_runs_count_the_examples_of_each_row() -> None:
     assert runs_of(segments).tolist() == [[0, 0, 1, 1, 2], [0, 0, 1, 1, 1], [0, 1, 2, 3, 4]]
 
 
-def segments_of(counts: tuple[list[int], ...]) -> Tensor:
-    return torch.tensor([[n for n, count in enumerate(row) for _ in range(count)] for row in counts])
-
-
 @pytest.mark.parametrize(("name", "form"), CASES)
 @pytest.mark.parametrize("padding", ["none", "left", "right"])
 def test_packed_rows_give_what_their_examples_give_one_by_one(name: str, form: str, padding: str) -> None:
     model = kept(lambda: performer(name, form), "packed", name, form)
-    tokens, segments, mask, start = tokens_of(2, 28), segments_of(COUNTS), None, 0
-    if padding != "none":
-        sides = (3, 0) if padding == "left" else (0, 3)
-        start = sides[0]
-        mask = torch.nn.functional.pad(torch.ones(2, 28).bool(), sides, value=False)
-        tokens, segments = (torch.nn.functional.pad(x, sides, value=0) for x in (tokens, segments))
-    packed = model.hidden(tokens, segments=segments, mask=mask)
-    for row, counts in enumerate(COUNTS):
-        at = start
-        for count in counts:
-            alone = model.hidden(tokens[row : row + 1, at : at + count])[0]
-            torch.testing.assert_close(packed[row, at : at + count], alone, atol=1e-11, rtol=0)
-            at += count
+    assert_packed_as_alone(model, tokens_of(2, 28), COUNTS, padding, room=3)
 
 
 @pytest.mark.parametrize(("name", "form"), CASES)

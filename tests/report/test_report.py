@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import math
 import re
 import warnings
@@ -13,12 +12,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import matplotlib as mpl
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made import TRACEBACK, cell, make_store, pages, record, visible
+from made import TRACEBACK, cell, make_store, pages, record, simple_store, visible
 from markdown_it import MarkdownIt
 from rich.console import Console
 from scipy import stats
@@ -32,12 +30,6 @@ from posenc.report.figures.style import MARKERS, looks
 from posenc.report.statistics.intervals import holm, interval
 from posenc.report.statistics.tables import configuration_differences, cost_table, scores_frame, summary
 from posenc.report.words import duration, last_line, markdown, number, short_count, with_half_width
-
-
-def simple_store(folder: Path, scores: dict[str, list[float]], **suite: Any) -> Store:
-    """Encodings with a score a seed; at four times the length they are worse by 1."""
-    pairs = [(cell(name, seed), value) for name, values in scores.items() for seed, value in enumerate(values)]
-    return make_store(folder, [of for of, _ in pairs], [record(of, v, v + 1) for of, v in pairs], **suite)
 
 
 def summary_of(store: Store) -> pd.DataFrame:
@@ -231,89 +223,6 @@ def test_names_cannot_break_the_pages(tmp_path: Path) -> None:
     assert rendered.count("<table>") == 4  # by length, results, equal cost and cost: no row fell out of its table
     assert len(set(re.findall(r"(?m)^\|.*$", page)[0].split(" | "))) > 3
     assert "alert(1)" in printed(store)
-
-
-def test_page_is_self_contained(tmp_path: Path) -> None:
-    html, page = pages(simple_store(tmp_path, {"sinusoidal": [3.2, 3.3], "rope": [3.0, 3.1]}))
-    assert not re.search(
-        r"https?:|//|@import|url\((?!#)|<script(?!>.use strict)|<link(?! rel=\"icon\" href=\"data:,\")", html
-    )
-    ids = re.findall(r'\bid="([^"]+)"', html)
-    assert len(ids) == len(set(ids))
-    assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', html)) <= set(ids)
-    assert ">rope</text>" in html
-    assert "unigram (no model)</text>" in html
-    for name in re.findall(r"\]\((figures/[^)]+)\)", page):
-        assert (tmp_path / "fake" / "report" / name).is_file()
-
-
-def test_same_records_same_bytes_and_no_global_state(tmp_path: Path) -> None:
-    store = simple_store(tmp_path, {"sinusoidal": [3.2, 3.3], "rope": [3.0, 3.1]})
-    before = dict(mpl.rcParams)
-    contents = []
-    for folder in ("a", "b"):
-        write_report(store, tmp_path / folder)
-        files = sorted(path for path in (tmp_path / folder).rglob("*") if path.is_file())
-        contents.append({str(path.relative_to(tmp_path / folder)): path.read_bytes() for path in files})
-    assert contents[0] == contents[1]
-    assert len(contents[0]) == 15  # three figures with their CSV, five tables, LaTeX, two pages, the list
-    assert dict(mpl.rcParams) == before
-    assert "sinusoidal & 2 & 3.250 $\\pm$ 0.635" in contents[0]["tables/summary.tex"].decode()
-    csv = pd.read_csv(StringIO(contents[0]["tables/summary.csv"].decode()))
-    assert csv.loc[csv["encoding"] == "rope", "mean"].tolist() == pytest.approx([3.05, 4.05])
-
-
-def test_only_files_that_an_earlier_report_listed_are_removed(tmp_path: Path) -> None:
-    """The user's own may have names like figures'."""
-    store = simple_store(tmp_path, {"sinusoidal": [3.0, 3.1], "rope": [2.8, 2.9]})
-    output = tmp_path / "thesis"
-    mine = [output / name for name in ("figures/length-of-my-thesis.pdf", "figures/curve-old.svg", "answer.txt")]
-    for path in mine:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("mine")
-    write_report(store, output)
-    listed = json.loads((output / "files.json").read_text())["files"]
-    curve = next(output / name for name in listed if name.startswith("figures/curve-"))
-    assert curve.is_file()
-    manifest = store.read_manifest()
-    manifest["cells"] = [one for one in manifest["cells"] if one["config"]["encoding"]["name"] == "nothing"]
-    store.write_manifest(manifest)
-    write_report(store, output)
-    assert not curve.exists(), "of an earlier run: beside this report it would mislead"
-    assert [path.read_text() for path in mine] == ["mine"] * 3
-
-
-@pytest.mark.parametrize("name", ["index.html", "report.md"])
-def test_a_users_page_is_not_written_over(tmp_path: Path, name: str) -> None:
-    store = simple_store(tmp_path, {"sinusoidal": [3.0, 3.1], "rope": [2.8, 2.9]})
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / name).write_text("mine")
-    with pytest.raises(StoreError, match="was not written by a report"):
-        write_report(store, tmp_path / "site")
-    assert [path.name for path in (tmp_path / "site").iterdir()] == [name]
-
-
-def test_a_report_is_made_again_only_where_something_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from posenc.report import render
-
-    made = []
-    original = render.write_report
-    monkeypatch.setattr(render, "write_report", lambda *given: (made.append(1), original(*given)))
-    store = simple_store(tmp_path, {"sinusoidal": [3.0, 3.1], "rope": [2.8, 2.9]})
-    output = tmp_path / "out"
-    for _ in range(3):
-        write_report(store, output)
-    assert len(made) == 1
-    (output / "tables" / "scores.csv").unlink()
-    write_report(store, output)
-    changed = next(iter(store.records()))
-    store.write_record({**changed, "tokens_per_second": 1.0})
-    write_report(store, output)
-    curve = store.cell_folder(changed["id"]) / "curve.jsonl"
-    curve.write_text(curve.read_text() + '{"step": 500, "tokens": 1, "seconds": 1, "loss": 1}\n')
-    write_report(store, output)
-    write_report(store, output)
-    assert len(made) == 4
 
 
 @pytest.mark.parametrize("values", [[0.1] * 5, [0.7 - 0.6, 0.65 - 0.55, 0.9 - 0.8, 0.3 - 0.2, 1.1 - 1.0], [-0.25] * 8])

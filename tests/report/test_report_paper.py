@@ -13,7 +13,7 @@ from made import cell, make_store, measured, pages, record, visible
 
 from posenc.records.store import Store
 from posenc.report.sections.paper import NOT_RUN, stage_frame
-from posenc.report.statistics.walltime import equal_cost, timed
+from posenc.report.statistics.equal_cost import equal_cost, timed
 from posenc.report.view import View
 
 BITS = {"name": "bits_per_character", "title": "bits per character", "better": "lower"}

@@ -155,26 +155,12 @@ class Scales:
             runs = self.runs[0].flatten(2).flip(2)
             ahead = largest_of_run(self.keys.flatten(2).flip(2), runs.amax(2, keepdim=True) - runs)
             rows = self.rows.maximum(ahead.flip(2).view_as(self.rows))
-        return self._with(rows, -1)
+        return _at_ends(self.keys, rows, self.runs and self.runs[0], -1)
 
     def flipped(self) -> Scales:
         """The last chunk first, each as it is, of rows that see both ways."""
-        runs = None
-        if self.runs is not None:
-            tokens, last, before = (x.flip(2) for x in self.runs)
-            runs = (tokens, last, before)
-        rows = self.rows.flip(2)
-        return Scales(self.keys.flip(2), rows, self.last, self.before, runs)._with(rows, 0)
-
-    def _with(self, rows: Tensor, end: int) -> Scales:
-        """Of these rows, whose states have the scale and the run of each chunk's first (0) or last (-1) token."""
-        last = rows[..., end]
-        before = torch.cat((torch.full_like(last[..., :1], HIDDEN), last[..., :-1]), dim=-1)
-        if self.runs is None:
-            return Scales(self.keys, rows, last, before)
-        runs = self.runs[0]
-        ends = runs[..., end]
-        return Scales(self.keys, rows, last, before, (runs, ends, torch.cat((ends[..., :1], ends[..., :-1]), dim=-1)))
+        runs = None if self.runs is None else self.runs[0].flip(2)
+        return _at_ends(self.keys.flip(2), self.rows.flip(2), runs, 0)
 
     def of_chunk(self, back: int) -> Tensor:
         """Of each key of the chunk so many before over each of a chunk's rows, (B,H,chunks,C,C)."""
@@ -213,6 +199,16 @@ class Scales:
             return difference
         runs, _, before = self.runs
         return of_run(difference, moved(before, back, -1)[..., None] == runs)
+
+
+def _at_ends(keys: Tensor, rows: Tensor, runs: Tensor | None, end: int) -> Scales:
+    """Of rows that see both ways: states have the scale and the run of each chunk's first (0) or last (-1) token."""
+    last = rows[..., end]
+    before = torch.cat((torch.full_like(last[..., :1], HIDDEN), last[..., :-1]), dim=-1)
+    if runs is None:
+        return Scales(keys, rows, last, before)
+    ends = runs[..., end]
+    return Scales(keys, rows, last, before, (runs, ends, torch.cat((ends[..., :1], ends[..., :-1]), dim=-1)))
 
 
 def delayed(key: Tensor, exponents: Tensor, runs: Tensor | None, back: int) -> tuple[Tensor, Tensor]:

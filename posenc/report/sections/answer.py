@@ -19,7 +19,7 @@ from posenc.report.places import Key, group_title, key_of
 from posenc.report.results import BARRED, TESTED, barred, p_words, too_few
 from posenc.report.statistics.claims import FIRST, LEVEL, verdict
 from posenc.report.statistics.intervals import SEEDS_FOR_A_CLAIM, seeds_needed
-from posenc.report.statistics.tables import COLUMN, GROUP
+from posenc.report.statistics.tables import COLUMN, GROUP, at_place
 from posenc.report.view import View
 
 
@@ -180,9 +180,8 @@ def _finding(
 
 def _lengths(row: Mapping[str, Any], summary: pd.DataFrame) -> Iterable[tuple[str, str, str]]:
     """The difference at each length at which the same models were scored."""
-    same = summary
-    for key in (*GROUP, "split", "metric"):
-        same = same[same[key] == row[key]]
+    same = at_place(summary, dict(row))
+    same = same[(same["split"] == row["split"]) & (same["metric"] == row["metric"])]
     mine = same[same["encoding"] == row["encoding"]].sort_values("evaluated")
     theirs = same[same["encoding"] == row["baseline"]].set_index("evaluated")["mean"]
     if len(mine) < 2 or row["encoding"] == row["baseline"]:

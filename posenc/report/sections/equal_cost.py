@@ -10,7 +10,7 @@ from posenc.api.blocks import Note, Sources, Table, keyed, titled
 from posenc.api.sections import ReportSection, Section
 from posenc.report import words
 from posenc.report.places import group_title
-from posenc.report.statistics import walltime
+from posenc.report.statistics.equal_cost import equal_cost, timed
 from posenc.report.statistics.tables import GROUP
 from posenc.report.view import View
 
@@ -25,14 +25,14 @@ COUNTED = (
 )
 
 
-class EqualTime(ReportSection):
+class EqualCost(ReportSection):
     name = "time"
     order = 60
 
     def make(self, view: View) -> Section | None:
         """One table for each group of cells with two encodings or more."""
         baseline = view.suite["baseline"]
-        found = walltime.equal_cost(walltime.timed(view.curves, view.alone), baseline)
+        found = equal_cost(timed(view.curves, view.alone), baseline)
         if found.empty:
             return None
         said = " ".join(text for text, unit in ((TIMED, "s"), (COUNTED, "FLOPs")) if (found["unit"] == unit).any())
@@ -41,7 +41,7 @@ class EqualTime(ReportSection):
 
 
 def _tables(found: pd.DataFrame, baseline: str) -> Iterable[tuple[str, Table]]:
-    """Validation scores at equal steps and at equal wall-clock, for each group of cells."""
+    """Validation scores at equal steps and at equal cost, for each group of cells."""
     for place, group in found.groupby(GROUP, dropna=False, sort=False):
         decimals = words.decimals_for(group["at_end"])
         better = group["better"].iloc[0]
