@@ -58,8 +58,10 @@ class Together(Store):
         other = self._owners.setdefault(cell_id, store)
         if other is store:
             return
-        one, two = other.read_record(cell_id), store.read_record(cell_id)
-        if one and two and any(one.get(key) != two.get(key) for key in _NUMBERS):
+        one, two = _whole(other, cell_id), _whole(store, cell_id)
+        if one is None:  # damaged: the other folder's stands in for it
+            self._owners[cell_id] = store
+        elif two and any(one.get(key) != two.get(key) for key in _NUMBERS):
             raise StoreError(f"two different records of {name}: in {other.folder} and in {store.folder}")
 
     def cell_folder(self, cell_id: str) -> Path:
@@ -85,14 +87,15 @@ class Together(Store):
         return {**self.manifests[0], "cells": whole, "tasks": tasks, "asked": asked}
 
     def _records_of(self, manifest: dict[str, Any]) -> list[Record]:
-        found = []
-        for cell in manifest["cells"]:
-            try:
-                record = self.read_record(cell["id"])
-            except StoreError:  # the report names it
-                continue
-            found += [record] if record else []
-        return found
+        return [record for cell in manifest["cells"] if (record := _whole(self, cell["id"]))]
+
+
+def _whole(store: Store, cell_id: str) -> Record | None:
+    """A record that can be used; the report names one that cannot."""
+    try:
+        return store.read_record(cell_id)
+    except StoreError:
+        return None
 
 
 def together(stores: Sequence[Store]) -> Store:

@@ -67,6 +67,17 @@ def test_two_records_of_one_cell_must_be_the_same(tmp_path: Path) -> None:
         together([first, second])
 
 
+def test_a_damaged_record_costs_itself_alone(tmp_path: Path) -> None:
+    first, second = part(tmp_path / "a", range(2)), part(tmp_path / "b", range(1, 3))
+    for one in list(first.records()):
+        (first.cell_folder(one["id"]) / "record.json").write_text("null")
+    both = together([first, second])
+    page = write_report(both, tmp_path / "report").read_text()
+    done = {one["config"]["seed"] for one in View(both).records if one["status"] == "done"}
+    assert done == {1, 2}  # seed 1 is whole in the second folder
+    assert "What could not be read" in visible(page)
+
+
 def test_other_suites_and_other_cells_are_refused(tmp_path: Path) -> None:
     first = part(tmp_path / "a", range(2))
     for changes, said in (({"name": "other"}, "'fake' and 'other'"), ({"definition": "b"}, "other cells")):
