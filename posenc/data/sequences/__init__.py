@@ -1,0 +1,1 @@
+"""Synthetic sequences, made from a seed: a family of generators a file."""
