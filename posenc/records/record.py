@@ -320,30 +320,43 @@ _NOT_AN_AXIS = ("schema", "task", "task_version", "scale", "encoding", "length",
 _FOLLOWS_FROM_OTHERS = ("data.digest", "data.released", "data.revision", "backbone.vocabulary", "parent", "max_length")
 
 
+def varying(cells: Iterable[Mapping[str, Any]], *, tuned: bool) -> dict[Any, list[str]]:
+    """By task, the fields beside the coordinates in which cells of the same coordinates differ.
+
+    Of those that follow from others, such as the digest of the data, only where there are no others.
+
+    Args:
+        tuned: whether the fields count too that a cell's suite tunes over.
+    """
+    places: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for cell in cells:
+        apart = (*_NOT_AN_AXIS, *(() if tuned else cell.get("tuned") or ()))
+        keys = {key: value for key, value in flat(cell["config"]).items() if not is_key(key, apart)}
+        places.setdefault(tuple(coordinates(cell["config"]).values()), []).append(keys)
+    varied: dict[Any, set[str]] = {}
+    for place, members in places.items():
+        names = {key for keys in members for key in keys}
+        found = {key for key in names if len({repr(keys.get(key)) for keys in members}) > 1}
+        varied.setdefault(place[0], set()).update(found)  # of one task: another need not vary the same
+    return {
+        task: sorted(key for key in found if key not in _FOLLOWS_FROM_OTHERS) or sorted(found)
+        for task, found in varied.items()
+    }
+
+
 def variants(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """For each cell's id, what else its suite varies (and does not tune): `backbone.redraw=0`, mostly nothing.
 
     Without this, cells that differ in some field that no table names would be averaged as if they were seeds.
     """
-    places: dict[tuple[Any, ...], list[tuple[str, dict[str, Any]]]] = {}
+    cells = list(cells)
+    shown = varying(cells, tuned=False)
+    result = {}
     for cell in cells:
-        apart = (*_NOT_AN_AXIS, *(cell.get("tuned") or ()))
-        keys = {key: value for key, value in flat(cell["config"]).items() if not is_key(key, apart)}
-        places.setdefault(tuple(coordinates(cell["config"]).values()), []).append((cell["id"], keys))
-    varied: dict[Any, set[str]] = {}
-    for place, members in places.items():
-        names = {key for _, keys in members for key in keys}
-        found = {key for key in names if len({repr(keys.get(key)) for _, keys in members}) > 1}
-        varied.setdefault(place[0], set()).update(found)  # of one task: another need not vary the same
-    shown = {
-        task: sorted(key for key in found if key not in _FOLLOWS_FROM_OTHERS) or sorted(found)
-        for task, found in varied.items()
-    }
-    return {
-        name: ", ".join(f"{key}={keys[key]}" for key in shown[place[0]] if key in keys)
-        for place, members in places.items()
-        for name, keys in members
-    }
+        tuned, fields = cell.get("tuned") or (), flat(cell["config"])
+        keys = [key for key in shown[coordinates(cell["config"])["task"]] if key in fields and not is_key(key, tuned)]
+        result[cell["id"]] = ", ".join(f"{key}={fields[key]}" for key in keys)
+    return result
 
 
 def labels(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from posenc.common.files import canonical, digest
 from posenc.common.text import masked
-from posenc.records.record import Record, coordinates, flat, is_number
+from posenc.records.record import Record, coordinates, flat, is_number, varying
 
 CURVE_POINTS = 500  # the most that one metric of one run gets
 AXES = ("encoding", "task", "length", "seed", "attention", "scale")
@@ -130,16 +130,7 @@ def said(value: Any) -> str:
 
 def extra_axes(cells: list[dict[str, Any]]) -> list[str]:
     """Fields of the configuration that a suite varies beside the fixed axes, such as `training.learning_rate`."""
-    seen: dict[tuple[Any, ...], dict[str, str]] = {}
-    found: dict[str, None] = {}
-    for cell in cells:
-        config = cell["config"]
-        kinds = ("objective", "start", "data", "backbone", "training", "evaluation", "runtime")
-        fields = leaves({kind: config.get(kind) for kind in kinds})
-        fields.pop("data.digest", None)  # it follows from what is read
-        first = seen.setdefault(tuple(axes(config).values()), fields)
-        found |= {key: None for key in fields.keys() | first.keys() if fields.get(key) != first.get(key)}
-    return sorted(found)
+    return sorted({key for keys in varying(cells, tuned=True).values() for key in keys})
 
 
 def place(config: dict[str, Any], extra: list[str]) -> dict[str, str]:
