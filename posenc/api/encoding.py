@@ -61,7 +61,7 @@ class Encoding(nn.Module):
     """Part of each cell's id: raise it when the numbers that the encoding gives change."""
 
     directions: ClassVar[frozenset[str]] = frozenset({"causal", "bidirectional"})
-    axes: ClassVar[int | None] = 1
+    axes: int | None = 1
     """How many coordinates of a position it reads; None where it reads none, or any number. A mismatch is refused."""
     shared: ClassVar[bool] = False
     """Its `distance_bias` is the same in every layer, so it is asked for once a pass."""

@@ -144,39 +144,95 @@ def _t5(shape: Shape) -> nn.Module:
     return _Hidden(T5EncoderModel(config))
 
 
+def _transformers(config: str, model: str, options: Callable[[Shape], dict[str, Any]]) -> Callable[[Shape], nn.Module]:
+    """A model of transformers by the names of its two classes; `options` are what its config has beside the shape."""
+
+    def build(shape: Shape) -> nn.Module:
+        import transformers
+
+        made = getattr(transformers, config)(vocab_size=shape.vocabulary, **options(shape))
+        return _Hidden(getattr(transformers, model)(made))
+
+    return build
+
+
+def _encoder(shape: Shape) -> dict[str, Any]:
+    """What models in BERT's shape call the shape."""
+    return {
+        "hidden_size": shape.width,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.feedforward,
+        "max_position_embeddings": shape.length,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+
+
+def _deberta(shape: Shape) -> dict[str, Any]:
+    relative = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False}
+    return {**_encoder(shape), **relative}
+
+
+def _xlnet(shape: Shape) -> dict[str, Any]:
+    sizes = {"d_model": shape.width, "n_layer": shape.layers, "n_head": shape.heads, "d_inner": shape.feedforward}
+    return {**sizes, "dropout": 0.0, "use_mems_eval": False, "use_mems_train": False}
+
+
+def _bloom(shape: Shape) -> dict[str, Any]:
+    return {"hidden_size": shape.width, "n_layer": shape.layers, "n_head": shape.heads, "use_cache": False}
+
+
+def _llama(**scaling: Any) -> Callable[[Shape], nn.Module]:
+    def options(shape: Shape) -> dict[str, Any]:
+        rope: dict[str, Any] = {"rope_theta": 10000.0, **scaling}
+        if scaling["rope_type"] in ("yarn", "longrope"):
+            rope["original_max_position_embeddings"] = shape.length
+        if scaling["rope_type"] == "longrope":
+            rope |= {name: [1.0] * (shape.head_width // 2) for name in ("short_factor", "long_factor")}
+        return {
+            "hidden_size": shape.width,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "intermediate_size": shape.feedforward * 2 // 3,  # three matrices, as many numbers as two of the whole
+            "max_position_embeddings": shape.length,
+            "use_cache": False,
+            "rope_parameters": rope,
+        }
+
+    return _transformers("LlamaConfig", "LlamaModel", options)
+
+
+def _x(encoding: str, embedding: dict[str, Any] | None = None, **layers: Any) -> Peer:
+    return Peer("x-transformers", "x_transformers", encoding, "softmax", True, _x_transformers(embedding or {}, layers))
+
+
+def _hugging(model: str, encoding: str, causal: bool, build: Callable[[Shape], nn.Module]) -> Peer:
+    return Peer(f"transformers {model}", "transformers", encoding, "softmax", causal, build)
+
+
 PEERS = [
-    Peer("x-transformers", "x_transformers", "none", "softmax", True, _x_transformers({}, {})),
-    Peer(
-        "x-transformers", "x_transformers", "learned", "softmax", True, _x_transformers({"use_abs_pos_emb": True}, {})
-    ),
-    Peer(
-        "x-transformers",
-        "x_transformers",
-        "sinusoidal",
-        "softmax",
-        True,
-        _x_transformers({"use_abs_pos_emb": True, "scaled_sinu_pos_emb": True}, {}),
-    ),
-    Peer(
-        "x-transformers",
-        "x_transformers",
-        "rope",
-        "softmax",
-        True,
-        _x_transformers({}, {"rotary_pos_emb": True, "rotary_emb_dim": 64}),
-    ),
-    Peer("x-transformers", "x_transformers", "alibi", "softmax", True, _x_transformers({}, {"alibi_pos_bias": True})),
-    Peer(
-        "x-transformers",
-        "x_transformers",
-        "t5",
-        "softmax",
-        True,
-        _x_transformers({}, {"rel_pos_bias": True, "attn_flash": False}),
-    ),
+    _x("none"),
+    _x("learned", {"use_abs_pos_emb": True}),
+    _x("sinusoidal", {"use_abs_pos_emb": True, "scaled_sinu_pos_emb": True}),
+    _x("rope", rotary_pos_emb=True, rotary_emb_dim=64),
+    _x("xpos", rotary_xpos=True, rotary_emb_dim=64),
+    _x("pope", polar_pos_emb=True),
+    _x("alibi", alibi_pos_bias=True),
+    _x("t5", rel_pos_bias=True, attn_flash=False),
+    _x("fox", attn_data_dependent_alibi=True),
+    _x("cope", attn_use_cope=True, attn_flash=False),
     Peer("rotary-embedding-torch", "rotary_embedding_torch", "rope", "softmax", True, _rotary),
-    Peer("transformers RoFormer", "transformers", "rope", "softmax", True, _roformer),
-    Peer("transformers T5", "transformers", "t5", "softmax", False, _t5),
+    _hugging("RoFormer", "rope", True, _roformer),
+    _hugging("T5", "t5", False, _t5),
+    _hugging("BLOOM", "alibi", True, _transformers("BloomConfig", "BloomModel", _bloom)),
+    _hugging("DeBERTa", "deberta", False, _transformers("DebertaConfig", "DebertaModel", _deberta)),
+    _hugging("XLNet", "transformer_xl", False, _transformers("XLNetConfig", "XLNetModel", _xlnet)),
+    _hugging("Llama", "rope", True, _llama(rope_type="default")),
+    _hugging("Llama", "rope_linear", True, _llama(rope_type="linear", factor=4.0)),
+    _hugging("Llama", "rope_dynamic", True, _llama(rope_type="dynamic", factor=4.0)),
+    _hugging("Llama", "yarn", True, _llama(rope_type="yarn", factor=4.0)),
+    _hugging("Llama", "longrope", True, _llama(rope_type="longrope", factor=4.0)),
     Peer("performer-pytorch", "performer_pytorch", "learned", "performer", True, _performer(True, False)),
     Peer("performer-pytorch", "performer_pytorch", "rope", "performer", True, _performer(True, True)),
     Peer("performer-pytorch", "performer_pytorch", "learned", "performer", False, _performer(False, False)),

@@ -28,7 +28,7 @@ class BlockRotation(Encoding):
     def __init__(self, stack: Stack, size: int, block: int) -> None:
         super().__init__(stack)
         if stack.axes > 2:
-            self.__dict__["axes"] = stack.axes
+            self.axes = stack.axes
         if size < 0 or size == 1:
             raise ValueError(f"size={size}: at least 2 places along an axis are wanted, or 0 for those of training")
         if block < 2 or stack.head_width % block:
