@@ -65,3 +65,17 @@ class Generator(ABC):
     @abstractmethod
     def draw(self, random: np.random.Generator, size: int, count: int) -> Answered | Labelled:
         """`count` rows of a size, drawn by the paper's rule. The same for the same state of `random`, everywhere."""
+
+
+def distinct(random: np.random.Generator, kinds: int, drawn: int, count: int) -> Symbols:
+    """`drawn` different integers of 0 ... kinds - 1 in each of `count` rows (count, drawn), all orders equally likely.
+
+    The first steps of the shuffle of Fisher and Yates, each for all rows at once: integers alone, so that no sum of
+    floating-point numbers decides.
+    """
+    rows = np.arange(count)
+    deck = np.tile(np.arange(kinds), (count, 1))
+    for place in range(drawn):
+        other = random.integers(place, kinds, count)
+        deck[rows, other], deck[rows, place] = deck[rows, place], deck[rows, other]
+    return deck[:, :drawn].copy()

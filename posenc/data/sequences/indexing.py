@@ -1,0 +1,52 @@
+"""Indirect indexing: which letter stands so many places from that one?"""
+
+from __future__ import annotations
+
+from string import ascii_letters, digits
+
+import numpy as np
+
+from posenc.common.errors import ConfigError
+from posenc.data.sequences.generator import Answered, Generator, distinct
+
+_LETTERS = ascii_letters + digits
+_ASKED = 3
+"""Symbols behind the string: a letter of it, the direction, the distance."""
+
+
+class IndirectIndexing(Generator):
+    """A string of different letters, a letter of it, a direction and a distance: which letter stands there?
+
+    Gopalakrishnan et al. 2025 (PoPE: decoupling the "what" and "where" with polar coordinate positional embeddings,
+    arXiv:2509.10534): what is looked for is found by content, what is answered lies at a distance from it: three left
+    of Z in ABSCOPZG is C. Their ranges stand in an appendix that we had not at hand; these are ours: letters of A to
+    Z, a to z and 0 to 9, without repetition; the letter that is named drawn evenly from the string, the one that is
+    the answer evenly from those at most `furthest` places from it. The direction is one symbol, the distance another.
+
+    Args:
+        furthest: the largest distance, from 1 on.
+    """
+
+    name = "indirect_indexing"
+    classes = len(_LETTERS)
+
+    def __init__(self, furthest: int = 15) -> None:
+        if not 1 <= furthest < len(_LETTERS):
+            raise ConfigError(f"furthest = {furthest}: allowed are 1 to {len(_LETTERS) - 1} (indirect_indexing)")
+        self._furthest = furthest
+        self.symbols: tuple[str, ...] = (*_LETTERS, "left", "right", *(f"by {by}" for by in range(1, furthest + 1)))
+
+    def sizes(self, longest: int) -> list[int]:
+        return list(range(2 + _ASKED, min(longest, len(_LETTERS) + _ASKED) + 1))
+
+    def draw(self, random: np.random.Generator, size: int, count: int) -> Answered:
+        length, left = size - _ASKED, len(_LETTERS)
+        string = distinct(random, len(_LETTERS), length, count)
+        named = random.integers(0, length, (count, 1))
+        first = np.maximum(named - self._furthest, 0)
+        last = np.minimum(named + self._furthest, length - 1)
+        answer = random.integers(first, last)
+        answer += answer >= named
+        shift = answer - named
+        query = [np.take_along_axis(string, named, 1), left + (shift > 0), left + 1 + np.abs(shift)]
+        return Answered(np.concatenate([string, *query], 1), np.take_along_axis(string, answer, 1))
