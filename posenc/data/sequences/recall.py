@@ -14,23 +14,25 @@ class Recall(Generator):
     Of V symbols keys are 1 ... V/2 - 1 and values V/2 ... V - 1; a row's n keys all differ, and so do its values. All
     pairs stand first (2 n symbols). Each key comes once more behind them, an even number of symbols 2 g further on; the
     n gaps g are drawn without replacement by p(g) ~ a (g + 1)^(a - 1). At these queries, and nowhere else, the target
-    is the key's value. All other places hold random symbols of V. (HazyResearch/zoology d88d6f5,
-    data/multiquery_ar.py, `random_non_queries`.)
+    is the key's value. All other places hold random symbols of V, or 0. (HazyResearch/zoology
+    d88d6f5, data/multiquery_ar.py.)
 
     Guessing one of the row's own values is right in 1 of n cases: that is chance here.
 
     Args:
         pairs: n. vocabulary: V. power: a, the smaller the nearer are queries to the pairs; 1 draws them evenly.
+        noise: whether other places hold random symbols (`random_non_queries`), as by that code's default; the paper's
+            Figure 2 has 0 there.
     """
 
     name = "recall"
 
-    def __init__(self, pairs: int = 4, vocabulary: int = 8192, power: float = 0.01) -> None:
+    def __init__(self, pairs: int = 4, vocabulary: int = 8192, power: float = 0.01, noise: bool = True) -> None:
         if not 1 <= pairs < vocabulary // 2:
             raise ConfigError(f"pairs = {pairs}: must be from 1 to {vocabulary // 2 - 1}, the keys of {vocabulary}")
         if not 0 < power <= 1:
             raise ConfigError(f"power = {power}: must be more than 0 and at most 1")
-        self.pairs, self.power = pairs, power
+        self.pairs, self.power, self.noise = pairs, power, noise
         self.symbols = self.classes = vocabulary
         self.chance = 1 / pairs
 
@@ -44,7 +46,7 @@ class Recall(Generator):
         keys = 1 + _different(random, half - 1, self.pairs, count)
         values = half + _different(random, self.vocabulary - half, self.pairs, count)
         gaps = self._gaps(random, (size - context) // 2, count)
-        rows = random.integers(self.vocabulary, size=(count, size))
+        rows = random.integers(self.vocabulary if self.noise else 1, size=(count, size))
         rows[:, 0:context:2], rows[:, 1:context:2] = keys, values
         targets = np.full((count, size), UNASKED)
         np.put_along_axis(rows, context + 2 * gaps, keys, axis=1)
