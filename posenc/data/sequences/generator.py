@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,12 +45,16 @@ class Generator(ABC):
             there are. A size alone may be given where they have no names.
         classes: how many answers there are: targets are 0 ... classes - 1.
         chance: what guessing scores at a place that is asked, where it is not 1 / classes.
+        causal: whether a row shows its answers further on, so that only a decoder may read it.
+        tests: test sets beside the one like training: names to the options that each changes.
     """
 
     name: ClassVar[str]
     symbols: tuple[str, ...] | int
     classes: int
     chance: float | None = None
+    causal: ClassVar[bool] = False
+    tests: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
     @property
     def vocabulary(self) -> int:
