@@ -7,8 +7,8 @@ here, and the rule by which rows of one length are drawn.
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Iterable
+from abc import abstractmethod
+from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -107,10 +107,13 @@ class _Binary(Generator):
 
     symbols = ("0", "1", "sign")
     classes = 3
-    operation: ClassVar[Callable[[int, int], int]]
-    """Of the two numbers."""
     longer: ClassVar[int]
     """By how much the answer is longer than the row."""
+
+    @staticmethod
+    @abstractmethod
+    def result(first: int, second: int) -> int:
+        """What is made of the two numbers; not 0."""
 
     def sizes(self, longest: int) -> list[int]:
         return list(range(3, longest + 1))
@@ -121,7 +124,7 @@ class _Binary(Generator):
         places = np.arange(size)
         moved = np.take_along_axis(second, (places - width - 1) % size, 1)
         symbols = np.where(places < width, first, np.where(places == width, 2, moved))
-        results = [self.operation(a, b) for a, b in zip(_numbers(first), _numbers(second), strict=True)]
+        results = [self.result(a, b) for a, b in zip(_numbers(first), _numbers(second), strict=True)]
         answers = _bits(results, size + self.longer)
         # No result is 0: its highest bit is a 1, and the sign that it ends stands behind.
         end = np.array([result.bit_length() for result in results], np.int64)[:, None]
@@ -139,10 +142,13 @@ class BinaryAddition(_Binary):
     """
 
     name = "binary_addition"
-    operation = staticmethod(operator.add)
     longer = 1
     chance = 0.61
     """The share of zeros among the answers at lengths 3 to 40."""
+
+    @staticmethod
+    def result(first: int, second: int) -> int:
+        return first + second
 
 
 class BinaryMultiplication(_Binary):
@@ -154,10 +160,13 @@ class BinaryMultiplication(_Binary):
     """
 
     name = "binary_multiplication"
-    operation = staticmethod(operator.mul)
     longer = 0
     chance = 0.515
     """The share of zeros among the answers at lengths 3 to 40."""
+
+    @staticmethod
+    def result(first: int, second: int) -> int:
+        return first * second
 
 
 def _positive(random: np.random.Generator, width: Symbols, size: int) -> Symbols:

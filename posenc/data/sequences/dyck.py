@@ -30,6 +30,7 @@ class Dyck(Generator):
     """
 
     name = "dyck"
+    causal = True
 
     def __init__(self, kinds: int = 2, depth: int = 10) -> None:
         if not 2 <= kinds <= len(_NAMES):
