@@ -24,24 +24,26 @@ class IndirectIndexing(Generator):
     the answer evenly from those at most `furthest` places from it. The direction is one symbol, the distance another.
 
     Args:
-        furthest: the largest distance, from 1 on.
+        letters: how many there are, the first so many of these.
+        furthest: the largest distance, from 1 on, less than `letters`.
     """
 
     name = "indirect_indexing"
-    classes = len(_LETTERS)
 
-    def __init__(self, furthest: int = 15) -> None:
-        if not 1 <= furthest < len(_LETTERS):
-            raise ConfigError(f"furthest = {furthest}: allowed are 1 to {len(_LETTERS) - 1} (indirect_indexing)")
-        self._furthest = furthest
-        self.symbols: tuple[str, ...] = (*_LETTERS, "left", "right", *(f"by {by}" for by in range(1, furthest + 1)))
+    def __init__(self, letters: int = len(_LETTERS), furthest: int = 15) -> None:
+        if not 2 <= letters <= len(_LETTERS):
+            raise ConfigError(f"letters = {letters}: allowed are 2 to {len(_LETTERS)} (indirect_indexing)")
+        if not 1 <= furthest < letters:
+            raise ConfigError(f"furthest = {furthest}: allowed are 1 to {letters - 1} (indirect_indexing)")
+        self.classes, self._furthest = letters, furthest
+        self.symbols: tuple[str, ...] = (*_LETTERS[:letters], "left", "right", *(f"by {by}" for by in range(1, furthest + 1)))
 
     def sizes(self, longest: int) -> list[int]:
-        return list(range(2 + _ASKED, min(longest, len(_LETTERS) + _ASKED) + 1))
+        return list(range(2 + _ASKED, min(longest, self.classes + _ASKED) + 1))
 
     def draw(self, random: np.random.Generator, size: int, count: int) -> Answered:
-        length, left = size - _ASKED, len(_LETTERS)
-        string = distinct(random, len(_LETTERS), length, count)
+        length, left = size - _ASKED, self.classes
+        string = distinct(random, self.classes, length, count)
         named = random.integers(0, length, (count, 1))
         first = np.maximum(named - self._furthest, 0)
         last = np.minimum(named + self._furthest, length - 1)
