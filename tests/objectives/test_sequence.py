@@ -224,3 +224,40 @@ def test_a_package_brings_a_generator(tmp_path: Path, monkeypatch: pytest.Monkey
     finally:
         monkeypatch.undo()
         vars(sources.SOURCES).pop("_installed", None)
+
+
+def trained(task: str, folder: Path, encoding: str, **changes: Any) -> dict[tuple[str, int], float]:
+    """Accuracy of a smoke cell on each test set."""
+    asked = Choice(encodings=[encoding], seeds=[0], changes={key.replace("__", "."): changes[key] for key in changes})
+    (cell,) = make(find_suite(f"diagnostic/{task}"), asked).cells
+    record = train(cell, Terms(suite="s", store=folder))
+    assert record is not None and record["status"] == "done", record
+    scores = [row for row in record["scores"] if row["metric"] == "accuracy"]
+    return {(row["split"], row["length"]): row["value"] for row in scores}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "length"), [("copy", 20), ("recall", 32), ("flip_flop", 64)])
+def test_a_model_that_can_learn_it_does(task: str, length: int, tmp_path: Path) -> None:
+    found = trained(task, tmp_path, "rope")
+    assert found["test", length] > 0.95
+    if task == "flip_flop":
+        assert found["test_dense", length] > 0.95 and found["test_sparse", length] > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["copy", "recall"])
+def test_without_order_a_model_is_at_chance_where_order_decides(task: str, tmp_path: Path) -> None:
+    """`none` in an encoder: at most what the best answer from a row's symbols alone, without their order, scores."""
+    found = trained(task, tmp_path, "none", backbone__form="encoder", training__steps=200)
+    if task == "recall":
+        assert found["test", 32] < 0.25 + 0.05
+        return
+    objective = of("copy", 20, "encoder", rows=400, kinds=16)
+    right = asked = 0
+    for tokens, targets in objective.fixed("test", 20):
+        size = int((targets[0] == UNASKED).sum())
+        right += sum(int(np.bincount(row[:size]).max()) for row in tokens.numpy())
+        asked += size * len(tokens)
+    assert found["test", 20] <= right / asked + 1e-9 < 0.35
+    assert found["test", 40] < 0.25
