@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from posenc.common.errors import ConfigError
-from posenc.data.sequences.generator import UNASKED, Generator, Labelled, Symbols
+from posenc.data.sequences.generator import UNASKED, Generator, Labelled, Symbols, distinct
 
 
 class Recall(Generator):
@@ -43,8 +43,8 @@ class Recall(Generator):
 
     def draw(self, random: np.random.Generator, size: int, count: int) -> Labelled:
         half, context = self.vocabulary // 2, 2 * self.pairs
-        keys = 1 + _different(random, half - 1, self.pairs, count)
-        values = half + _different(random, self.vocabulary - half, self.pairs, count)
+        keys = 1 + distinct(random, half - 1, self.pairs, count)
+        values = half + distinct(random, self.vocabulary - half, self.pairs, count)
         gaps = self._gaps(random, (size - context) // 2, count)
         rows = random.integers(self.vocabulary if self.noise else 1, size=(count, size))
         rows[:, 0:context:2], rows[:, 1:context:2] = keys, values
@@ -62,15 +62,3 @@ class Recall(Generator):
         times = random.standard_exponential((count, space)) / rates
         order: Symbols = np.argsort(times, axis=1, kind="stable")[:, : self.pairs]
         return order
-
-
-def _different(random: np.random.Generator, below: int, wanted: int, count: int) -> Symbols:
-    """(count, wanted) numbers below `below`, in each row different: so many steps of a shuffle."""
-    pool = np.tile(np.arange(below), (count, 1))
-    rows = np.arange(count)
-    for place in range(wanted):
-        other = random.integers(place, below, size=count)
-        taken = pool[rows, other]
-        pool[rows, other] = pool[:, place]
-        pool[:, place] = taken
-    return pool[:, :wanted]
