@@ -36,7 +36,8 @@ class IndirectIndexing(Generator):
         if not 1 <= furthest < letters:
             raise ConfigError(f"furthest = {furthest}: allowed are 1 to {letters - 1} (indirect_indexing)")
         self.classes, self._furthest = letters, furthest
-        self.symbols: tuple[str, ...] = (*_LETTERS[:letters], "left", "right", *(f"by {by}" for by in range(1, furthest + 1)))
+        distances = (f"by {by}" for by in range(1, furthest + 1))
+        self.symbols: tuple[str, ...] = (*_LETTERS[:letters], "left", "right", *distances)
 
     def sizes(self, longest: int) -> list[int]:
         return list(range(2 + _ASKED, min(longest, self.classes + _ASKED) + 1))

@@ -82,6 +82,16 @@ def drawn(generator: Generator, size: int, count: int, seed: int = 0) -> tuple[A
     return generator.draw(np.random.default_rng(seed), size, count)
 
 
+def solved(name: str, symbols: Any) -> list[list[int]]:
+    """What the solver says of rows, in numbers."""
+    if name in CHOMSKY:
+        return [solvers.CHOMSKY[name](row) for row in symbols.tolist()]
+    generator, solve = OTHERS[name]
+    names = generator.symbols
+    assert isinstance(names, tuple)
+    return [[names.index(said) for said in solve([names[symbol] for symbol in row])] for row in symbols.tolist()]
+
+
 def test_all_fifteen_are_there() -> None:
     assert CHOMSKY.keys() == THEIRS.keys() == solvers.CHOMSKY.keys()
 
@@ -167,6 +177,21 @@ def test_chance_is_what_the_most_frequent_answer_scores(name: str) -> None:
         shares += np.bincount(asked, minlength=generator.classes) / len(asked)
     chance = 1 / generator.classes if generator.chance is None else generator.chance
     assert shares.max() / len(sizes) == pytest.approx(chance, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["even_pairs", "reverse_string", "duplicate_string", "odds_first", "A5", "S5"])
+def test_order_decides(name: str) -> None:
+    """The answer to a row's symbols in another order is right as often as a guess is."""
+    symbols, targets = drawn(ALL[name], 33, 1000)
+    mixed = np.random.default_rng(1).permuted(symbols, axis=1)
+    assert (np.array(solved(name, mixed)) == targets)[:, -1].mean() < 1 / ALL[name].classes + 0.06
+
+
+@pytest.mark.parametrize("name", ["parity_check", "cycle_navigation", "bucket_sort", "Z60"])
+def test_order_does_not_decide(name: str) -> None:
+    symbols, targets = drawn(ALL[name], 33, 1000)
+    mixed = np.random.default_rng(1).permuted(symbols, axis=1)
+    assert (np.array(solved(name, mixed)) == targets)[:, -1].all()
 
 
 def test_groups_are_the_groups() -> None:
