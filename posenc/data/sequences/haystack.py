@@ -58,7 +58,7 @@ class Passkey(Generator):
 class PhoneBook(Generator):
     """Names with their numbers, then a name: which number?
 
-    Jelassi et al. 2024 (Repeat after me, arXiv:2402.01032), section 4; RULER's needles among needles. A name is two
+    Jelassi et al. 2024 (Repeat after me, arXiv:2402.01032); RULER's needles among needles. A name is two
     letters of a to z, all names of a book different, drawn evenly, as are the digits and the name that is asked. There
     are no signs between: an entry is the name's two letters and its digits, and the row ends with the two letters
     asked.

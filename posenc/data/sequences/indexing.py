@@ -19,8 +19,8 @@ class IndirectIndexing(Generator):
 
     Gopalakrishnan et al. 2025 (PoPE: decoupling the "what" and "where" with polar coordinate positional embeddings,
     arXiv:2509.10534): what is looked for is found by content, what is answered lies at a distance from it: three left
-    of Z in ABSCOPZG is C. Their ranges stand in an appendix that we had not at hand; these are ours: letters of A to
-    Z, a to z and 0 to 9, without repetition; the letter that is named drawn evenly from the string, the one that is
+    of Z in ABSCOPZG is C. Their ranges stand in an appendix that we had not at hand; these are ours: letters of a to
+    z, A to Z and 0 to 9, without repetition; the letter that is named drawn evenly from the string, the one that is
     the answer evenly from those at most `furthest` places from it. The direction is one symbol, the distance another.
 
     Args:
