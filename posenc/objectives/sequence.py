@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from posenc.api.metric import Metric, mean
 from posenc.api.objective import Batch, Objective, Scored
 from posenc.backbone.transformer import Transformer
 from posenc.common.errors import ConfigError, DataError, NotPossibleError
@@ -23,9 +22,7 @@ from posenc.config.task import EvaluationConfig, Task
 from posenc.data import sources
 from posenc.data.sequences.generator import UNASKED, Answered, Labelled
 from posenc.data.sequences.source import Sequences
-
-PLACES_ACCURACY = mean("accuracy", "accuracy", "higher")
-EXACT_MATCH = Metric("exact_match", "exact match", "higher", "mean", ("exact_match", "rows"), test="mcnemar")
+from posenc.objectives.metrics import EXACT_MATCH, PLACES_ACCURACY
 
 
 class Sequence(Objective):
