@@ -153,7 +153,10 @@ class Sequence(Objective):
         generator = self.sequences.other(name) if name else None
         if length == self.length:
             sizes = self.sequences.sizes(kind, length)
-        elif not (sizes := [size for size in self.sequences.sizes(kind, length)[-1:] if size > self.length]):
+        else:
+            longer = [size for size in self.sequences.generator.sizes(length) if size > self.length]
+            sizes = [size for size in longer[-1:] if self.sequences.has(kind, size)]
+        if not sizes:
             raise NotPossibleError(f"not possible: {self.sequences.name} has no rows of {length} symbols")
         for size, count in _shared(sizes, self.evaluation.rows):
             yield self._laid_out(self.sequences.fixed(kind, size, count, generator))
