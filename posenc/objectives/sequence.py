@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from posenc.api.metric import Metric, mean
 from posenc.api.objective import Batch, Objective, Scored
 from posenc.backbone.transformer import Transformer
 from posenc.common.errors import ConfigError, DataError, NotPossibleError
@@ -23,9 +22,7 @@ from posenc.config.task import EvaluationConfig, Task
 from posenc.data import sources
 from posenc.data.sequences.generator import UNASKED, Answered, Labelled
 from posenc.data.sequences.source import Sequences
-
-PLACES_ACCURACY = mean("accuracy", "accuracy", "higher")
-EXACT_MATCH = Metric("exact_match", "exact match", "higher", "mean", ("exact_match", "rows"), test="mcnemar")
+from posenc.objectives.metrics import EXACT_MATCH, PLACES_ACCURACY
 
 
 class Sequence(Objective):
@@ -156,7 +153,10 @@ class Sequence(Objective):
         generator = self.sequences.other(name) if name else None
         if length == self.length:
             sizes = self.sequences.sizes(kind, length)
-        elif not (sizes := [size for size in self.sequences.sizes(kind, length)[-1:] if size > self.length]):
+        else:
+            longer = [size for size in self.sequences.generator.sizes(length) if size > self.length]
+            sizes = [size for size in longer[-1:] if self.sequences.has(kind, size)]
+        if not sizes:
             raise NotPossibleError(f"not possible: {self.sequences.name} has no rows of {length} symbols")
         for size, count in _shared(sizes, self.evaluation.rows):
             yield self._laid_out(self.sequences.fixed(kind, size, count, generator))

@@ -122,7 +122,7 @@ def _varied(objective: Objective, settings: Settings, limit: int | None) -> Work
         np.full(len(kinds), training.batch),
         kinds[:, :1].astype(np.int64),
         (kinds[:, 1] * training.batch).astype(np.float64),
-        times * scale,
+        (times * scale).astype(np.float64),
         float(widths.sum()) * training.batch * scale,
         _first(steps, training.steps),
     )

@@ -56,9 +56,10 @@ class Sequences:
 
     def sizes(self, split: str, longest: int) -> list[int]:
         """The sizes up to `longest` of which a split has rows, rising."""
-        return [size for size in self.generator.sizes(longest) if self._has(split, size)]
+        return [size for size in self.generator.sizes(longest) if self.has(split, size)]
 
-    def _has(self, split: str, size: int) -> bool:
+    def has(self, split: str, size: int) -> bool:
+        """Whether a split has rows of a size."""
         if (split, size) not in self._found:
             random = np.random.default_rng(derive(0, "sequences", self.name, "probe", size))
             some = (_of(split, self.generator.draw(random, size, 32)).any() for _ in range(PROBED // 32))
