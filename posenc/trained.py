@@ -167,6 +167,7 @@ class Trained:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, special ones left out."""
+        self._readable()
         if self.tokeniser is None:
             return bytes(tokens).decode(errors="replace")
         return str(self.tokeniser.decode(tokens))

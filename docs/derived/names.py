@@ -145,10 +145,10 @@ def objectives() -> str:
             continue
         kind = objective(name)
         read = " or ".join("/".join(names) for names in kind.columns) or "bytes" * kind.reads
+        read = "symbols" if kind.tokenisers == ("symbols",) else read
         yes = {True: "yes", False: "no"}
-        rows.append(
-            (code(name), kind.form, kind.head, read, ", ".join(kind.tokenisers), yes[kind.packs], yes[kind.staged])
-        )
+        form = " or ".join(kind.forms or (kind.form,))
+        rows.append((code(name), form, kind.head, read, ", ".join(kind.tokenisers), yes[kind.packs], yes[kind.staged]))
     head = ("objective", "form", "head", "columns", "tokenisers", "packs rows", "in stages")
     return table(head, rows)
 

@@ -44,13 +44,17 @@ class Objective(ABC):
 
     Attributes:
         name: as tasks write it.
-        form: of the backbone: "decoder", "encoder" or "encoder-decoder". head: what stands on it (BackboneConfig.head).
+        form: of the backbone: "decoder", "encoder" or "encoder-decoder". forms: all that it can have, where a task may
+            choose by `backbone.form`; then `form` is what stands where a task does not.
+        head: what stands on the backbone (BackboneConfig.head).
         columns: the rows that it can learn from, by the names of their columns: `(("source", "target"),)`. None where
             it reads bytes alone, or nothing.
         tokenisers: which kinds (`data.tokeniser`) it can read. With "bytes" its data are a text, not rows.
         reads: whether it learns from a source of data at all; `data.source = "none"` where it does not.
         learns: whether anything is trained.
         packs: whether its rows have unequal lengths: they can then be packed (`pack`), and a pass cannot be compiled.
+        varies: whether rows are of one length in a step and of others in other steps: `passes` then tells the shapes,
+            and a pass cannot be compiled.
         staged: whether a training may go through several lengths (`training.stages`).
         sides: how many rows of up to the task's length an example is: 2 of a pair that is read in two passes.
         scores: the metrics among which a task chooses (`evaluation.metrics`); none where all are always scored.
@@ -65,12 +69,14 @@ class Objective(ABC):
 
     name: ClassVar[str]
     form: ClassVar[str]
+    forms: ClassVar[tuple[str, ...]] = ()
     head: ClassVar[str] = "tokens"
     columns: ClassVar[tuple[tuple[str, ...], ...]] = ()
     tokenisers: ClassVar[tuple[str, ...]]
     reads: ClassVar[bool] = True
     learns: ClassVar[bool] = True
     packs: ClassVar[bool] = False
+    varies: ClassVar[bool] = False
     staged: ClassVar[bool] = False
     sides: ClassVar[int] = 1
     scores: ClassVar[tuple[Metric, ...]] = ()
@@ -84,6 +90,20 @@ class Objective(ABC):
     @classmethod
     def reads_of(cls, length: int) -> int:
         """How many hidden states of a row of a length its output layer reads, where that follows from the length."""
+        return length
+
+    @classmethod
+    def vocabulary_of(cls, data: Mapping[str, Any]) -> int | None:
+        """How many kinds of tokens there are, where a task's table `data` decides it alone; None where it does not."""
+        return None
+
+    @classmethod
+    def longest_row(cls, data: Any, length: int) -> int:
+        """Tokens of the longest row that the model reads in training at a task's length: for which it is built.
+
+        Args:
+            data: `posenc.config.data.DataConfig`.
+        """
         return length
 
     @classmethod
@@ -123,6 +143,13 @@ class Objective(ABC):
     @abstractmethod
     def batch(self, seed: int, step: int, rows: int) -> Batch:
         """The training batch of a step (counted from 1): it depends on the seed and the step alone."""
+
+    def passes(self, seed: int, steps: int) -> tuple[Any, Any]:
+        """Arrays (steps,) of the tokens of a row, and of how many of its hidden states the output layer reads.
+
+        In each of the first steps of training; of an objective that `varies`.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def targets(self, batch: Batch) -> int:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import inspect
 import re
-import types
-import typing
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posenc.api import sources
 from posenc.api.entries import Entry, imported, in_folder, installed
+from posenc.api.options import Option, allowed, fitted, options_of, short, type_name
 from posenc.api.spec import NAME, Nested, Spec, every, parse, split
 from posenc.common.errors import (
     ConfigError,
@@ -166,66 +165,10 @@ def require_known(text: str, where: str = "") -> None:
             _entry(spec.name, where)
 
 
-@dataclass(frozen=True)
-class Option:
-    """One option of an encoding: its type as annotated and its default."""
-
-    name: str
-    type: Any
-    default: Any
-
-
-def options_of(encoding: type[Encoding]) -> dict[str, Option]:
-    """The keyword-only parameters of an encoding's `__init__`."""
-    try:
-        hints = typing.get_type_hints(encoding.__init__)
-    except Exception:  # an annotation that exists for type checkers alone: then any value may be given
-        hints = {}
-    return {
-        parameter.name: Option(parameter.name, hints.get(parameter.name, object), parameter.default)
-        for parameter in inspect.signature(encoding.__init__).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-
-
 def arguments_of(encoding: type[Encoding]) -> list[str]:
     """The names of the encodings that an encoding takes by place, after its stack: `layers(rope, none)` has two."""
     parameters = list(inspect.signature(encoding.__init__).parameters.values())[2:]
     return [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-
-
-def type_name(wanted: Any) -> str:
-    """An option's type as people write it."""
-    return wanted.__name__ if isinstance(wanted, type) else str(wanted).replace("typing.", "")
-
-
-def _fitted(value: Any, wanted: Any) -> Any:
-    """`value` as the annotated type, integers taken where floats are; a TypeError where it is not of it."""
-    if wanted is Nested and isinstance(value, str):
-        return Nested(value)
-    origin = typing.get_origin(wanted)
-    if origin is typing.Literal:
-        if any(value == choice and type(value) is type(choice) for choice in typing.get_args(wanted)):
-            return value
-        raise TypeError
-    if origin in (typing.Union, types.UnionType):
-        for choice in typing.get_args(wanted):
-            with suppress(TypeError):
-                return _fitted(value, choice)
-        raise TypeError
-    plain = origin or wanted
-    if plain is float and type(value) is int:
-        try:
-            return float(value)
-        except OverflowError:
-            raise TypeError from None
-    if type(value) is int and not -(2**63) <= value < 2**63:  # what a tensor can hold, or count
-        raise TypeError
-    if not isinstance(plain, type):  # Any, a type variable: nothing to hold it to
-        return value
-    if not isinstance(value, plain) or (isinstance(value, bool) and plain not in (bool, object)):
-        raise TypeError
-    return value
 
 
 def _options(spec: Spec, encoding: type[Encoding], where: str) -> dict[str, Any]:
@@ -242,21 +185,11 @@ def _options(spec: Spec, encoding: type[Encoding], where: str) -> dict[str, Any]
         if key not in declared:
             raise UnknownNameError(f"option of encoding {spec.name!r}", key, declared, place)
         try:
-            given[key] = _fitted(value, declared[key].type)
+            given[key] = fitted(value, declared[key].type)
         except TypeError:
-            allowed = _allowed(declared[key].type)
-            raise ConfigError(f"option {key}={_short(value)} ({place}): must be {allowed}") from None
+            wanted = allowed(declared[key].type)
+            raise ConfigError(f"option {key}={short(value)} ({place}): must be {wanted}") from None
     return given
-
-
-def _short(value: Any) -> str:
-    return text if len(text := repr(value)) <= 60 else f"{text[:40]}..."
-
-
-def _allowed(wanted: Any) -> str:
-    if wanted is Nested:
-        return "an encoding"
-    return f"{type_name(wanted)}, of at most 64 bits" if wanted is int else type_name(wanted)
 
 
 def describe(text: str, where: str = "") -> dict[str, str]:

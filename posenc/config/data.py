@@ -22,7 +22,9 @@ class DataConfig:
     Attributes:
         source: a name that posenc.data.sources knows; "none" where nothing is learnt.
         splits: of a text that has none of its own: parts of the whole.
-        tokeniser: bytes, or one of posenc.data.tokens, trained on the task's own text to `backbone.vocabulary` tokens.
+        options: of a source that is a generator of sequences: keywords of its class.
+        tokeniser: bytes; one of posenc.data.tokens, trained on the task's own text to `backbone.vocabulary` tokens; or
+            symbols, as a generator of sequences gives them.
         vocabulary_of: the source on whose text it is trained, where that is not the task's own.
         held_out: of the training rows, the share on which choices are made where the test's labels are hidden (GLUE).
         released: the hub's repository of a released tokeniser, used in place of one trained here. revision: of it.
@@ -39,7 +41,8 @@ class DataConfig:
 
     source: str
     splits: tuple[float, float, float] = (0.9, 0.05, 0.05)
-    tokeniser: Literal["bytes", "bpe", "wordpiece", "characters", "words"] = "bytes"
+    options: dict[str, bool | int | float | str | list[int] | list[str]] = field(default_factory=dict)
+    tokeniser: Literal["bytes", "bpe", "wordpiece", "characters", "words", "symbols"] = "bytes"
     vocabulary_of: str = ""
     held_out: float = 0.1
     released: str = ""
@@ -69,6 +72,8 @@ class DataConfig:
             raise ConfigError(f"data.source = {self.source!r}: data.columns, labels, format and header are of 'table'")
         if not self.own:
             return
+        if self.options:
+            raise ConfigError(f"data.options = {self.options}: data.source = {self.source!r} has none")
         if "all" in self.files and len(self.files) > 1:
             raise ConfigError("data.files: all stands alone, and is cut by data.splits")
         for split, paths in self.files.items():

@@ -146,6 +146,7 @@ class EvaluationConfig:
         length_factors: the test split is scored at these multiples of the training length.
         tokens: how many tokens of each split are scored, the same ones at every length; 0 means all.
         batch_tokens: tokens that are scored at once.
+        rows: that a test set has, where the objective is sequence; validation has as many.
         longer_than: rows of more tokens than this are also scored apart, where the objective is matching; 0 for none.
         metrics: which of the objective's metrics are scored, the main one first, where it leaves a choice.
         beam: sentences kept at each step of a translation.
@@ -158,6 +159,7 @@ class EvaluationConfig:
     length_factors: list[int] = field(default_factory=lambda: [1])
     tokens: int = 0
     batch_tokens: int = 16384
+    rows: int = 500
     longer_than: int = 0
     metrics: list[str] = field(default_factory=list)
     beam: int = 4
@@ -171,9 +173,9 @@ class EvaluationConfig:
             )
         if self.min_tokens < 0:
             raise ConfigError(f"evaluation.min_tokens = {self.min_tokens}: at least 0 is wanted")
-        if min(self.tokens, self.longer_than) < 0 or self.batch_tokens < 1 or self.beam < 1:
+        if min(self.tokens, self.longer_than) < 0 or min(self.batch_tokens, self.beam, self.rows) < 1:
             raise ConfigError(
-                "evaluation.tokens and longer_than at least 0, batch_tokens and beam at least 1 are wanted"
+                "evaluation.tokens and longer_than at least 0, batch_tokens, beam and rows at least 1 are wanted"
             )
 
 
@@ -256,16 +258,17 @@ class Task:
     def _require_objective(self, kind: type[Objective]) -> None:
         """Hold the task to what its objective declares."""
         named = f"objective {self.objective!r}"
-        if self.backbone.form != kind.form:  # a decoder's targets would be read both ways, for one
-            raise ConfigError(f"backbone.form = {self.backbone.form!r}: {named} wants {kind.form!r}")
+        forms = kind.forms or (kind.form,)
+        if self.backbone.form not in forms:  # a decoder's targets would be read both ways, for one
+            raise ConfigError(f"backbone.form = {self.backbone.form!r}: {named} wants {' or '.join(map(repr, forms))}")
         if self.backbone.head != kind.head:
             raise ConfigError(f"backbone.head = {self.backbone.head!r}: {named} wants {kind.head!r}")
         if self.data.tokeniser not in kind.tokenisers:
             *others, last = kind.tokenisers
             wanted = f"{', '.join(others)} or {last}" if others else last
             raise ConfigError(f"data.tokeniser = {self.data.tokeniser!r}: {named} wants {wanted}")
-        if self.runtime.compile != "none" and (kind.packs or not kind.learns):
-            why = "batches of other shapes would compile again" if kind.packs else "nothing is learnt"
+        if self.runtime.compile != "none" and (kind.packs or kind.varies or not kind.learns):
+            why = "batches of other shapes would compile again" if kind.learns else "nothing is learnt"
             raise ConfigError(f"runtime.compile = {self.runtime.compile!r}: not built for {named}, where {why}")
         if self.training.packed and not kind.packs:
             raise ConfigError(f"training.packed = true: rows of {named} all have one length")
@@ -316,12 +319,18 @@ def task_at(name: str, scale: str, changes: Mapping[str, tuple[Any, str]], where
 
 
 def _follow_objective(raw: dict[str, Any]) -> None:
-    """Form and head of a backbone, where they are not written: what the objective asks for."""
-    name, backbone = raw.get("objective"), raw.get("backbone")
-    if isinstance(name, str) and name in OBJECTIVES.entries() and isinstance(backbone, dict):
-        kind = objective(name)
+    """What a task leaves to its objective: form and head of the backbone, and tokens where there is no choice."""
+    name, backbone, data = raw.get("objective"), raw.get("backbone"), raw.get("data")
+    if not (isinstance(name, str) and name in OBJECTIVES.entries()):
+        return
+    kind = objective(name)
+    if isinstance(data, dict) and len(kind.tokenisers) == 1:
+        data.setdefault("tokeniser", kind.tokenisers[0])
+    if isinstance(backbone, dict):
         backbone.setdefault("form", kind.form)
         backbone.setdefault("head", kind.head)
+        if isinstance(data, dict) and (size := kind.vocabulary_of(data)) is not None:
+            backbone.setdefault("vocabulary", size)
 
 
 def _merge(

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from posenc.api.entries import Registry
-from posenc.common.errors import DataError, PosencError, UnknownNameError
+from posenc.api.entries import Registry, in_folder
+from posenc.common.errors import ConfigError, DataError, PosencError, UnknownNameError
 from posenc.common.seeds import derive
 from posenc.config.data import OWN
 from posenc.data.cache import cached
 from posenc.data.corpus import Corpus, assemble
+from posenc.data.sequences.generator import Generator
+from posenc.data.sequences.source import Sequences, sequences
 from posenc.data.text import ByteText
 
-Loader = Callable[[Path | None], ByteText | Corpus]
+Data = ByteText | Corpus | Sequences
 
 FILES = {  # read when first asked for
     "stdlib": "posenc.data.text:standard_library",
@@ -29,9 +32,13 @@ FILES = {  # read when first asked for
     "chinese": "posenc.data.documents:chinese",
     "cail2019-scm": "posenc.data.cail:cail2019_scm",
     **{f"glue/{name}": f"posenc.data.glue:{name}" for name in ("mrpc", "sst2", "qnli", "stsb", "qqp", "mnli")},
+    **{
+        f"sequences/{name}": target
+        for name, target in in_folder(Path(__file__).parent / "sequences", "posenc.data.sequences").items()
+    },
 }
 SOURCES = Registry("data source", "posenc.sources", FILES)
-"""Each is a function that takes the folder of --data, or None, and gives a Corpus or a ByteText."""
+"""Each is a function that takes the folder of --data, or None, and gives a Corpus or a ByteText; or a Generator."""
 GENERATED = {  # the function that makes it, and the names of its columns
     "documents": ("made.examples:documents", ("text",)),
     "translations": ("made.examples:translations", ("source", "target")),
@@ -48,23 +55,29 @@ ROWS = {"train": 6000, "validation": 600, "test": 1000}
 """Of what is generated, by split; each split from a seed of its own."""
 
 
-def load(source: str, folder: Path | None) -> ByteText | Corpus:
+def load(source: str, folder: Path | None, options: Mapping[str, Any] | None = None) -> Data:
     """The data that a task names; read once a process.
 
     Args:
         folder: where official files lie (--data or POSENC_DATA); None where none was given.
+        options: of a generator of sequences.
 
     Raises:
-        DataError: missing or damaged: what, and where to put it. UnknownNameError: no such source.
+        DataError: missing or damaged: what, and where to put it. UnknownNameError: no such source, or no such option.
+        ConfigError: an option of another value, or of a source that has none.
     """
     kind = source.removeprefix("generated/")
     if source != kind and kind in GENERATED:
+        _require_none(source, options)
         return _generated(kind)
     if source not in SOURCES.entries():
         made = [f"generated/{name}" for name in GENERATED]
         raise UnknownNameError("data source", source, [*SOURCES.entries(), *made, *OWN])
     entry = SOURCES.entry(source)
-    loader: Loader = SOURCES.load(source)
+    loader: Any = SOURCES.load(source)
+    if isinstance(loader, type) and issubclass(loader, Generator):
+        return sequences(source, loader, options or {}, entry.package)
+    _require_none(source, options)
     try:
         found = loader(folder)
     except PosencError:
@@ -76,6 +89,11 @@ def load(source: str, folder: Path | None) -> ByteText | Corpus:
     if not isinstance(found, ByteText | Corpus):
         raise DataError(f"data source {source!r} of {entry.package} gave {type(found).__name__}, no Corpus or ByteText")
     return found
+
+
+def _require_none(source: str, options: Mapping[str, Any] | None) -> None:
+    if options:
+        raise ConfigError(f"data.options = {dict(options)}: data.source = {source!r} has none; generators have some")
 
 
 @lru_cache(maxsize=2)

@@ -12,13 +12,15 @@ from posenc.config.objectives import objective as objective_named
 from posenc.config.settings import Settings
 from posenc.data import own, sources
 from posenc.data.corpus import Corpus, Texts
+from posenc.data.sequences.source import Sequences
+from posenc.data.sources import Data
 from posenc.data.text import ByteText
 from posenc.data.tokens import Kind, Tokeniser, tokeniser
 
 
 def data(
     config: DataConfig, objective: str, folder: Path | None, beside: Path | None = None
-) -> tuple[ByteText | Corpus | None, str]:
+) -> tuple[Data | None, str]:
     """A task's data, of the form that its objective reads, and a digest of all that is read for it.
 
     Args:
@@ -32,7 +34,14 @@ def data(
         raise ConfigError(f"data.source = {config.source!r}: objective {objective!r} cannot learn from it")
     if config.source == NO_SOURCE:
         return None, NO_SOURCE
-    found = own.load(config, kind.columns, folder, beside) if config.own else sources.load(config.source, folder)
+    if config.own:
+        found: Data = own.load(config, kind.columns, folder, beside)
+    else:
+        found = sources.load(config.source, folder, config.options)
+    if isinstance(found, Sequences) != (config.tokeniser == "symbols"):
+        raise ConfigError(f"data.source = {config.source!r}: objective {objective!r} cannot learn from it")
+    if isinstance(found, Sequences):
+        return found, found.digest
     if isinstance(found, ByteText):
         if config.tokeniser != "bytes":
             raise ConfigError(f"data.source = {config.source!r}: objective {objective!r} cannot learn from it")
@@ -47,7 +56,7 @@ def data(
     if config.released or not config.vocabulary_of:
         return found, found.digest
     vocabulary = sources.load(config.vocabulary_of, folder)
-    if isinstance(vocabulary, ByteText):
+    if not isinstance(vocabulary, Corpus):
         raise ConfigError(f"data.vocabulary_of = {config.vocabulary_of!r}: it has no rows of text")
     return found, sha256(f"{found.digest} {vocabulary.digest}".encode()).hexdigest()
 
@@ -67,7 +76,7 @@ def make(settings: Settings, folder: Path | None, beside: Path | None = None) ->
     return of(settings, found, tokens)
 
 
-def of(settings: Settings, found: ByteText | Corpus | None, tokens: Tokeniser | None) -> Objective:
+def of(settings: Settings, found: Data | None, tokens: Tokeniser | None) -> Objective:
     """The objective of a cell, of data and a tokeniser that are given."""
     return objective_named(settings.objective).make(settings, found, tokens)
 
@@ -75,7 +84,7 @@ def of(settings: Settings, found: ByteText | Corpus | None, tokens: Tokeniser | 
 def tokens_of(source: DataConfig, vocabulary: int, folder: Path | None, own: Corpus) -> Tokeniser:
     """The tokeniser that a task names, trained on the training rows of its own corpus or of another source."""
     corpus = sources.load(source.vocabulary_of, folder) if source.vocabulary_of else own
-    if isinstance(corpus, ByteText):
+    if not isinstance(corpus, Corpus):
         raise ConfigError(f"data.vocabulary_of = {source.vocabulary_of!r}: it has no rows of text")
     columns = [index for index, name in enumerate(corpus.fields) if name != "label"]
     texts = Texts(corpus.rows["train"], *columns)

@@ -9,6 +9,9 @@ from typing import Any
 from posenc.api.metric import Metric, mean
 
 ACCURACY = mean("accuracy", "accuracy", "higher", test="mcnemar")
+PLACES_ACCURACY = mean("accuracy", "accuracy", "higher")
+"""Of rows with several answers each: no row is right or wrong as a whole, as in ACCURACY."""
+EXACT_MATCH = Metric("exact_match", "exact match", "higher", "mean", ("exact_match", "rows"), test="mcnemar")
 F1 = Metric("f1", "F1", "higher", "f1", ("answer", "truth"))
 MATTHEWS = Metric("matthews", "Matthews' correlation", "higher", "matthews", ("answer", "truth"))
 SPEARMAN = Metric("spearman", "Spearman's rank correlation", "higher", "spearman", ("answer", "truth"))
@@ -31,8 +34,8 @@ TARGET_LOSS = mean("target_loss", "loss (nats a token)", "lower")
 KNOWN = {
     metric.name: metric
     for metric in (
-        ACCURACY, F1, MATTHEWS, SPEARMAN, PEARSON, BITS_PER_CHARACTER, BITS_PER_BYTE, PERPLEXITY, WORD_PERPLEXITY,
-        MASKED_LOSS, MASKED_ACCURACY, BLEU, TARGET_LOSS,
+        ACCURACY, EXACT_MATCH, F1, MATTHEWS, SPEARMAN, PEARSON, BITS_PER_CHARACTER, BITS_PER_BYTE, PERPLEXITY,
+        WORD_PERPLEXITY, MASKED_LOSS, MASKED_ACCURACY, BLEU, TARGET_LOSS,
     )
 }  # fmt: skip
 

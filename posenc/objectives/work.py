@@ -90,6 +90,8 @@ def of_run(objective: Objective, settings: Settings, limit: int | None = None) -
     Args:
         limit: rows after which what was found stands for the rest; None for none.
     """
+    if objective.varies:
+        return _varied(objective, settings, limit)
     if objective.sizes is None:
         return fixed(settings)
     epochs, training, sizes = objective.epochs, settings.training, objective.sizes
@@ -105,8 +107,30 @@ def of_run(objective: Objective, settings: Settings, limit: int | None = None) -
         read = rows if settings.backbone.outputs else tokens[:, -1]
         found = Work(rows, widths, read.astype(float), np.ones(steps), 0.0)
     scale = training.steps / steps
-    said = f"of the first {steps:,} of {training.steps:,} steps" if scale > 1 else ""
+    said = _first(steps, training.steps)
     return replace(found, times=found.times * scale, tokens=float(tokens.sum()) * scale, estimate=said)
+
+
+def _varied(objective: Objective, settings: Settings, limit: int | None) -> Work:
+    """The work of a run whose steps have rows of other lengths; those of one length are told together."""
+    training = settings.training
+    steps = training.steps if limit is None else min(training.steps, max(1, limit // training.batch))
+    widths, read = objective.passes(settings.seed, steps)
+    kinds, times = np.unique(np.stack([widths, read], axis=1), axis=0, return_counts=True)
+    scale = training.steps / steps
+    return Work(
+        np.full(len(kinds), training.batch),
+        kinds[:, :1].astype(np.int64),
+        (kinds[:, 1] * training.batch).astype(np.float64),
+        (times * scale).astype(np.float64),
+        float(widths.sum()) * training.batch * scale,
+        _first(steps, training.steps),
+    )
+
+
+def _first(steps: int, of: int) -> str:
+    """Why a count of a run's first steps is an estimate, if it is one."""
+    return f"of the first {steps:,} of {of:,} steps" if steps < of else ""
 
 
 def of_sample(sizes: Ids, settings: Settings, estimate: str) -> Work:

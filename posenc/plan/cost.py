@@ -45,7 +45,8 @@ class Costs:
             PosencError: its data cannot be used as it asks.
         """
         settings = cell.settings
-        if not objective(settings.objective).packs:
+        kind = objective(settings.objective)
+        if not (kind.packs or kind.varies):
             return fixed(settings)
         shared = [cell.config[key] for key in ("data", "objective", "length", "training", "evaluation")]
         shared += [settings.backbone.vocabulary, settings.backbone.form, settings.backbone.outputs]

@@ -32,9 +32,11 @@ LATER: dict[str, Any] = {
     "data.header": True,
     "data.columns": {},
     "data.labels": [],
+    "data.options": {},
     "task_source": "",
     "objective_package": "",
     "evaluation.min_tokens": 1,
+    "evaluation.rows": 500,
 }
 """Keys that came after the first results, with their defaults: they are part of a cell's identity where they differ."""
 TOKENS = ("tokeniser", "released", "revision")
@@ -319,7 +321,8 @@ def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
     if abs(one.seed) >= 2**63:
         raise ConfigError(f"seed {one.seed}: must have at most 64 bits")
     stages = task.training.stages
-    max_length = max(length, *(stage.length for stage in stages), parent.config["max_length"] if parent else 0)
+    longest = objective(task.objective).longest_row(task.data, length)
+    max_length = max(longest, *(stage.length for stage in stages), parent.config["max_length"] if parent else 0)
     written, file, package = plain(task), task_file(one.given), OBJECTIVES.entry(task.objective).package
     config = {
         "schema": SCHEMA,

@@ -80,7 +80,9 @@ def datasets(manifest: Mapping[str, Any], records: Iterable[Record]) -> list[Dat
 def _size(data: Mapping[str, Any]) -> str:
     if data.get("rows"):
         return "rows: " + ", ".join(f"{split} {rows:,}" for split, rows in data["rows"].items())
-    return f"{data['bytes']:,} bytes" if data.get("bytes") is not None else "size not recorded"
+    if data.get("bytes") is not None:
+        return f"{data['bytes']:,} bytes"
+    return "rows made as they are needed" if data.get("generated") else "size not recorded"
 
 
 def data_labels(found: Iterable[Dataset]) -> dict[Any, str]:

@@ -14,7 +14,11 @@ from posenc.common.toml import read_toml
 from posenc.config.task import available, task_at
 
 TASKS = sorted(available("tasks"))
-OF_BERT = [name for name in TASKS if task_at(name, "paper", {}).backbone.form == "encoder" and name != "theory"]
+OF_BERT = [
+    name
+    for name in TASKS
+    if task_at(name, "paper", {}).backbone.form == "encoder" and name.partition("/")[0] not in ("theory", "diagnostic")
+]
 
 
 def told(name: str) -> str:

@@ -70,6 +70,8 @@ TASKS = [
     ("cases", {}),
     ("enwik8", {}),
     ("enwik8", {"backbone__chunk": 24}),
+    ("diagnostic/copy", {"training__accumulate": 2}),
+    ("diagnostic/recall", {"backbone__form": "encoder"}),
 ]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,12 +45,16 @@ class Generator(ABC):
             there are. A size alone may be given where they have no names.
         classes: how many answers there are: targets are 0 ... classes - 1.
         chance: what guessing scores at a place that is asked, where it is not 1 / classes.
+        causal: whether a row shows its answers further on, so that only a decoder may read it.
+        tests: test sets beside the one like training: names to the options that each changes.
     """
 
     name: ClassVar[str]
     symbols: tuple[str, ...] | int
     classes: int
     chance: float | None = None
+    causal: ClassVar[bool] = False
+    tests: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
     @property
     def vocabulary(self) -> int:
@@ -65,3 +71,17 @@ class Generator(ABC):
     @abstractmethod
     def draw(self, random: np.random.Generator, size: int, count: int) -> Answered | Labelled:
         """`count` rows of a size, drawn by the paper's rule. The same for the same state of `random`, everywhere."""
+
+
+def distinct(random: np.random.Generator, kinds: int, drawn: int, count: int) -> Symbols:
+    """`drawn` different integers of 0 ... kinds - 1 in each of `count` rows (count, drawn), all orders equally likely.
+
+    The first steps of the shuffle of Fisher and Yates, each for all rows at once: integers alone, so that no sum of
+    floating-point numbers decides.
+    """
+    rows = np.arange(count)
+    deck = np.tile(np.arange(kinds), (count, 1))
+    for place in range(drawn):
+        other = random.integers(place, kinds, count)
+        deck[rows, other], deck[rows, place] = deck[rows, place], deck[rows, other]
+    return deck[:, :drawn].copy()

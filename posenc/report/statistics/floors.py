@@ -12,7 +12,7 @@ from posenc.report.statistics.tables import COLUMN, GROUP
 
 
 def mark(summary: pd.DataFrame, references: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """The summary with what each row is beside the best score without a model (majority, copy, unigram).
+    """The summary with what each row is beside the best score without a model (majority, copy, unigram, chance).
 
     floor, floor_name: that score, in the main metric. above: whether the row's score is better by more than its
     interval over the test items (over the seeds, where there are no items; None where there is no floor or no score).
