@@ -35,6 +35,7 @@ class Grid:
         set: keys of the task, each with its value. vary: keys of the task, each with its values.
         set_at: what is fixed at one scale alone, by the scale's name.
         lengths: in tokens (`[64, 128]`), or multiples of the task's own at its scale (`{ times = [0.5, 1] }`).
+        lengths_at: the same at one scale alone, in place of `lengths`, by the scale's name.
         tune: for each key of training its values (`[0.001, 0.002]`, or `{ times = [0.5, 1, 2] }` of the task's own),
             tried for every encoding alike; the report shows the test scores of those that did best on validation,
             over all seeds, and how much the choice mattered.
@@ -46,6 +47,7 @@ class Grid:
     tasks: list[str]
     encodings: list[str]
     lengths: list[int] | Times = field(default_factory=list)
+    lengths_at: dict[Literal["smoke", "small", "paper"], list[int] | Times] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=list)
     set: dict[str, Any] = field(default_factory=dict)
     set_at: dict[Literal["smoke", "small", "paper"], dict[str, Any]] = field(default_factory=dict)

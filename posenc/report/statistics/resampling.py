@@ -128,6 +128,7 @@ def _spearman(counts: Numbers, answer: Numbers, truth: Numbers) -> Numbers:
 
 def resampled(metric: Metric, models: Sequence[Mapping[str, Any]]) -> Numbers | None:
     """(M, B): the metric of each of M models in each resample, the same draws for all; None where it has no items."""
+    models = [_of(metric, one) for one in models]
     parts = draws(len(next(iter(models[0].values()))), metric.running)
     if metric.over == "spearman" and all(set(metric.items) <= one.keys() for one in models):
         pairs = [tuple(np.asarray(one[name], float) for name in metric.items) for one in models]
@@ -137,6 +138,12 @@ def resampled(metric: Metric, models: Sequence[Mapping[str, Any]]) -> Numbers | 
     if len(known) < len(models):
         return None
     return np.concatenate([np.stack([s.value(part @ s.each) for s in known]) for part in parts], axis=1)
+
+
+def _of(metric: Metric, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays that a metric is made from, where they are there; others may be of other items."""
+    found = {name: arrays[name] for name in metric.items if name in arrays}
+    return found if len(found) == len(metric.items) > 0 else dict(arrays)
 
 
 def percentiles(values: Numbers) -> tuple[float, float]:
