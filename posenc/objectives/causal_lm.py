@@ -42,7 +42,8 @@ class CausalLM(Objective):
 
     Perplexity is that of a token (of a byte, where tokens are bytes), and depends on what a token is: between
     tokenisers only that of a word and the bits of a byte can be compared. Both take all that is predicted, ends of
-    documents too, over the words or bytes of the text.
+    documents too, over the words or bytes of the text. Of WikiText and the Penn Treebank the end of a line is a word
+    as well (`<eos>`), as in all published figures.
 
     Args:
         text: bytes with the shares of train, validation and test; or rows of text, for which `tokens` are given.
@@ -89,7 +90,7 @@ class CausalLM(Objective):
         self.plain = metrics_for(evaluation.metrics, tokens is None)
         self.metrics = (*self.plain, *_slid(self.plain, evaluation.stride, length))
         self.size, self.what = (256, "bytes") if tokens is None else (tokens.size, "tokens")
-        self.units: Units = units_of(tokens)
+        self.units: Units = units_of(tokens, isinstance(text, Corpus) and text.ends_are_words)
         self.splits: dict[str, NDArray[np.generic]] = {}  # mapped
         if isinstance(text, ByteText):
             self.splits |= text.split(splits)

@@ -126,7 +126,8 @@ def _definition(suite: Suite, choice: Choice) -> str:
     told = ("title", "description", "time_limit")  # of people and clocks: no cell hangs on them
     written = {key: value for key, value in asdict(suite).items() if key not in told}
     for grid in written["grid"]:
-        _drop(grid, "lengths_at", {})
+        for key in ("encodings_at", "lengths_at"):
+            _drop(grid, key, {})
     tasks = {}
     for name in {task for grid in suite.grid for task in grid.tasks}:
         task = plain(task_at(name, suite.scale, {}))
@@ -166,7 +167,7 @@ class _Wanted:
 
 
 def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice, need_data: bool) -> list[_Wanted]:
-    encodings = encodings_wanted(grid, choice)
+    encodings = encodings_wanted(grid, choice, suite.scale)
     if both := sorted((grid.vary.keys() | grid.tune.keys()) & choice.changes.keys()):
         kind = "varies" if both[0] in grid.vary else "tunes over"
         raise ConfigError(f"{choice.option(both[0])}: {where} {kind} it; change that instead")
@@ -182,7 +183,7 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
         changes |= {key: (value, f"{where}, vary") for key, value in varied.items()}
         changes |= {key: (value, choice.option(key)) for key, value in choice.changes.items()}
         task = task_at(name, suite.scale, changes, where)
-        lengths = choice.lengths or _lengths(grid, task, suite.scale, where) or [task.length]
+        lengths = choice.lengths or _lengths(suite, grid, task, where) or [task.length]
         data_digest = _data_digest(name, task, lengths, choice.data, need_data)
         _require_lengths(task, lengths, where)
         seeds = choice.seeds or grid.seeds or suite.seeds
@@ -195,9 +196,9 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
     return wanted
 
 
-def _lengths(grid: Grid, task: Task, scale: str, where: str) -> list[int]:
-    """The training lengths that a grid names at a scale, in tokens."""
-    asked = grid.lengths_at.get(scale, grid.lengths)
+def _lengths(suite: Suite, grid: Grid, task: Task, where: str) -> list[int]:
+    """The training lengths that a grid names at the suite's scale, in tokens."""
+    asked = grid.lengths_at.get(suite.scale, grid.lengths)
     if not isinstance(asked, Times):
         return asked
     lengths = [task.length * factor for factor in asked.times]
@@ -233,8 +234,8 @@ def _tuned(grid: Grid, task: Task, where: str) -> list[dict[str, Any]]:
 def _labels(grid: Grid, where: str) -> dict[str, str]:
     """The rows' own names, by their encodings."""
     for encoding in grid.names:
-        if encoding not in grid.encodings:
-            raise UnknownNameError("encoding", encoding, grid.encodings, f"{where}, names")
+        if encoding not in grid.every_encoding:
+            raise UnknownNameError("encoding", encoding, grid.every_encoding, f"{where}, names")
     return {_described(encoding, where)["name"]: label for encoding, label in grid.names.items()}
 
 

@@ -116,7 +116,7 @@ def test_factors_are_kept_as_they_are_and_give_whole_lengths() -> None:
     with pytest.raises(ConfigError, match="must be more than 0 each, 1 among them"):
         EvaluationConfig(length_factors=[1, 0])
     suite, where = find_suite("quick", "--suite"), {"evaluation.length_factors": [1, 1.7]}
-    with pytest.raises(ConfigError, match="task enwik8: .*1.7 times the length 64 is 108.8"):
+    with pytest.raises(ConfigError, match=r"task enwik8: .*1\.7 times the length 64 is 108.8"):
         make(suite, Choice(changes=where))
 
 
@@ -125,5 +125,5 @@ def test_windows_that_cannot_be_made_are_refused() -> None:
         objective(stride=5)
     with pytest.raises(DataError, match="lengths 8, 24, 40 hold the same ones in multiples of 120"):
         objective(length_factors=[1, 3, 5])
-    with pytest.raises(ConfigError, match="here: evaluation.stride = 8: objective 'masked_lm' has no windows that"):
+    with pytest.raises(ConfigError, match=r"here: evaluation\.stride = 8: objective 'masked_lm' has no windows that"):
         task_at("mlm", "smoke", {"evaluation.stride": (8, "here")})
