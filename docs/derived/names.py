@@ -96,7 +96,7 @@ def _steps(task: Task) -> str:
 _FACTS: dict[str, Any] = {
     "data": lambda task: code(task.data.source),
     "length": lambda task: f"{task.length:,}",
-    "scored at": lambda task: ", ".join(f"{task.length * by:,}" for by in task.evaluation.length_factors),
+    "scored at": lambda task: ", ".join(f"{longer:,}" for longer in task.evaluation.lengths(task.length)),
     "form": lambda task: task.backbone.form,
     "attention": lambda task: task.backbone.attention,
     "layers": lambda task: str(task.backbone.layers),

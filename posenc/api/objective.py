@@ -27,7 +27,8 @@ class Scored(NamedTuple):
 
     `details` are facts that a reader of the score needs, such as sacreBLEU's signature. `each` holds arrays over the
     split's items (N,), in the order of the data, by the names that metrics have in `Metric.items`. `why` says of a
-    metric that `values` lack why there is none.
+    metric that `values` lack why there is none. `positions` are sums over the targets by their place in the row, in
+    bins (P,): `ends`, the last place of each bin, counted from 1; `nats`, the loss; `targets`, how many.
     """
 
     values: dict[str, float]
@@ -35,6 +36,7 @@ class Scored(NamedTuple):
     details: Mapping[str, Any] = {}
     each: Mapping[str, Any] = {}
     why: Mapping[str, str] = {}
+    positions: Mapping[str, Any] = {}
 
 
 class Objective(ABC):
@@ -56,6 +58,7 @@ class Objective(ABC):
         varies: whether rows are of one length in a step and of others in other steps: `passes` then tells the shapes,
             and a pass cannot be compiled.
         staged: whether a training may go through several lengths (`training.stages`).
+        slides: whether it can score windows that slide (`evaluation.stride`).
         sides: how many rows of up to the task's length an example is: 2 of a pair that is read in two passes.
         scores: the metrics among which a task chooses (`evaluation.metrics`); none where all are always scored.
         metrics: what is scored; the first is the main one.
@@ -78,6 +81,7 @@ class Objective(ABC):
     packs: ClassVar[bool] = False
     varies: ClassVar[bool] = False
     staged: ClassVar[bool] = False
+    slides: ClassVar[bool] = False
     sides: ClassVar[int] = 1
     scores: ClassVar[tuple[Metric, ...]] = ()
 

@@ -35,6 +35,7 @@ class Grid:
         set: keys of the task, each with its value. vary: keys of the task, each with its values.
         set_at: what is fixed at one scale alone, by the scale's name.
         lengths: in tokens (`[64, 128]`), or multiples of the task's own at its scale (`{ times = [0.5, 1] }`).
+        encodings_at, lengths_at: those at one scale alone, in place of `encodings` and `lengths`, by the scale's name.
         tune: for each key of training its values (`[0.001, 0.002]`, or `{ times = [0.5, 1, 2] }` of the task's own),
             tried for every encoding alike; the report shows the test scores of those that did best on validation,
             over all seeds, and how much the choice mattered.
@@ -46,12 +47,19 @@ class Grid:
     tasks: list[str]
     encodings: list[str]
     lengths: list[int] | Times = field(default_factory=list)
+    encodings_at: dict[Literal["smoke", "small", "paper"], list[str]] = field(default_factory=dict)
+    lengths_at: dict[Literal["smoke", "small", "paper"], list[int] | Times] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=list)
     set: dict[str, Any] = field(default_factory=dict)
     set_at: dict[Literal["smoke", "small", "paper"], dict[str, Any]] = field(default_factory=dict)
     vary: dict[str, list[Any]] = field(default_factory=dict)
     tune: dict[str, list[Any] | Times] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def every_encoding(self) -> list[str]:
+        """At whatever scale."""
+        return [*self.encodings, *(encoding for one in self.encodings_at.values() for encoding in one)]
 
     def __post_init__(self) -> None:
         for kind in ("vary", "tune"):
@@ -95,7 +103,7 @@ class Suite:
             raise ConfigError(f"name = {self.name!r}: letters, digits, '.', '_' and '-' are wanted")
         if self.time_limit < 0:
             raise ConfigError(f"time_limit = {self.time_limit}: at least 0 seconds is wanted")
-        named = list(dict.fromkeys(encoding for grid in self.grid for encoding in grid.encodings))
+        named = list(dict.fromkeys(encoding for grid in self.grid for encoding in grid.every_encoding))
         if self.claim and self.claim == self.baseline:
             raise ConfigError(f"claim = {self.claim!r}: it is the baseline; an encoding to hold against it is wanted")
         if self.claim and self.claim not in named:

@@ -8,9 +8,11 @@ value, what is allowed, and the file and key where it was written.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -143,8 +145,11 @@ class EvaluationConfig:
     """How a model is scored.
 
     Attributes:
-        length_factors: the test split is scored at these multiples of the training length.
+        length_factors: the test split is scored at these multiples of the training length, 1 among them; 1.5 is one,
+            too, where it gives a whole number of tokens.
         tokens: how many tokens of each split are scored, the same ones at every length; 0 means all.
+        stride: of windows that slide, in tokens, where the objective has them: the test split is then also scored with
+            at least length - stride tokens before each, and so with no more than the training length; 0 for none.
         batch_tokens: tokens that are scored at once.
         rows: that a test set has, where the objective is sequence; validation has as many.
         longer_than: rows of more tokens than this are also scored apart, where the objective is matching; 0 for none.
@@ -156,8 +161,9 @@ class EvaluationConfig:
 
     __pydantic_config__: ClassVar[dict[str, object]] = STRICT
 
-    length_factors: list[int] = field(default_factory=lambda: [1])
+    length_factors: list[float] = field(default_factory=lambda: [1])
     tokens: int = 0
+    stride: int = 0
     batch_tokens: int = 16384
     rows: int = 500
     longer_than: int = 0
@@ -167,16 +173,36 @@ class EvaluationConfig:
     min_tokens: int = 1
 
     def __post_init__(self) -> None:
-        if not self.length_factors or min(self.length_factors) < 1 or 1 not in self.length_factors:
+        if 1 not in self.length_factors or not all(0 < factor < math.inf for factor in self.length_factors):
             raise ConfigError(
-                f"evaluation.length_factors = {self.length_factors}: whole numbers, 1 among them, are wanted"
+                f"evaluation.length_factors = {self.length_factors}: must be more than 0 each, 1 among them"
             )
+        # A whole number is written as one, in whatever way it was given: it is part of a cell's identity.
+        factors = [int(factor) if factor == int(factor) else factor for factor in self.length_factors]
+        object.__setattr__(self, "length_factors", factors)
         if self.min_tokens < 0:
             raise ConfigError(f"evaluation.min_tokens = {self.min_tokens}: at least 0 is wanted")
+        if self.stride < 0:
+            raise ConfigError(f"evaluation.stride = {self.stride}: at least 0 is wanted")
         if min(self.tokens, self.longer_than) < 0 or min(self.batch_tokens, self.beam, self.rows) < 1:
             raise ConfigError(
                 "evaluation.tokens and longer_than at least 0, batch_tokens, beam and rows at least 1 are wanted"
             )
+
+    def lengths(self, length: int) -> list[int]:
+        """The lengths at which the test split of a model trained at `length` is scored, in tokens.
+
+        Raises:
+            ConfigError: a multiple is no whole number of tokens.
+        """
+        found = [Fraction(str(factor)) * length for factor in self.length_factors]
+        for factor, longer in zip(self.length_factors, found, strict=True):
+            if longer.denominator > 1:
+                raise ConfigError(
+                    f"evaluation.length_factors: {factor} times the length {length:,} is {float(longer):g},"
+                    " no whole number of tokens"
+                )
+        return [int(longer) for longer in found]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,6 +303,8 @@ class Task:
         if (self.training.steps > 0) != kind.learns:
             wanted = "at least 1" if kind.learns else "0"
             raise ConfigError(f"training.steps = {self.training.steps}: {named} wants {wanted}")
+        if self.evaluation.stride and not kind.slides:
+            raise ConfigError(f"evaluation.stride = {self.evaluation.stride}: {named} has no windows that slide")
         if self.evaluation.metrics and not kind.scores:
             raise ConfigError(f"evaluation.metrics = {self.evaluation.metrics}: {named} leaves no choice")
         kind.require(self)

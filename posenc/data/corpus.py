@@ -36,6 +36,7 @@ class Corpus:
         digest: SHA-256 over the rows of all splits, whatever container they came in.
         expected: rows of the official release by split, where there is one.
         note: said beside every result made from it.
+        ends_are_words: whether perplexity by word takes a row's end for a word, as `<eos>` is in published figures.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Corpus:
     expected: dict[str, int] | None
     generated: bool = False
     note: str = ""
+    ends_are_words: bool = False
 
     def describe(self) -> dict[str, object]:
         """Its part in a record."""

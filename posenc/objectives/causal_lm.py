@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch.nn import functional
 from posenc.api.metric import Metric
 from posenc.api.objective import Batch, Objective, Scored
 from posenc.backbone.transformer import Transformer
-from posenc.common.errors import ConfigError, DataError
+from posenc.common.errors import ConfigError, DataError, NotPossibleError
 from posenc.common.seeds import derive
 from posenc.config.settings import Settings
 from posenc.config.task import EvaluationConfig, Task
@@ -23,6 +23,7 @@ from posenc.data.text import ByteText
 from posenc.data.tokens import Tokeniser, counts, running
 from posenc.objectives.metrics import BITS_PER_BYTE, BITS_PER_CHARACTER, PERPLEXITY, WORD_PERPLEXITY
 from posenc.objectives.units import Units, units_of
+from posenc.objectives.windows import CUT, SLIDING, bins, of_mode, separate, sliding
 
 OF_BYTES = (BITS_PER_CHARACTER, PERPLEXITY, WORD_PERPLEXITY)
 OF_TOKENS = (PERPLEXITY, WORD_PERPLEXITY, BITS_PER_BYTE)
@@ -35,11 +36,14 @@ class CausalLM(Objective):
 
     Training windows start anywhere; which ones a step sees depends on the seed and the step alone. Evaluation windows
     stand side by side without overlap, so a token is predicted from what stands before it in its own window: the
-    same tokens are scored at every length. (A sliding window would hide an encoding's failure beyond its length.)
+    same tokens are scored at every length. With `evaluation.stride` they are scored in two more ways: by windows of the
+    same length that slide by the stride (`..._sliding`: nearly the whole length stands before each token), and by
+    windows that slide as much and are no longer than those trained on (`..._cut`: what a longer one must beat).
 
     Perplexity is that of a token (of a byte, where tokens are bytes), and depends on what a token is: between
     tokenisers only that of a word and the bits of a byte can be compared. Both take all that is predicted, ends of
-    documents too, over the words or bytes of the text.
+    documents too, over the words or bytes of the text. Of WikiText and the Penn Treebank the end of a line is a word
+    as well (`<eos>`), as in all published figures.
 
     Args:
         text: bytes with the shares of train, validation and test; or rows of text, for which `tokens` are given.
@@ -51,6 +55,7 @@ class CausalLM(Objective):
     form = "decoder"
     columns = (("text",),)
     tokenisers = ("bytes", "bpe")
+    slides = True
     scores = (BITS_PER_CHARACTER, *OF_TOKENS)
 
     @classmethod
@@ -75,9 +80,17 @@ class CausalLM(Objective):
         tokens: Tokeniser | None = None,
     ) -> None:
         self.length, self.evaluation = length, evaluation
-        self.metrics = metrics_for(evaluation.metrics, tokens is None)
+        self.lengths = evaluation.lengths(length)
+        self.together = math.lcm(*self.lengths)
+        if evaluation.stride > min(self.lengths):
+            raise ConfigError(
+                f"evaluation.stride = {evaluation.stride}: must be at most the shortest length that is scored,"
+                f" {min(self.lengths):,}"
+            )
+        self.plain = metrics_for(evaluation.metrics, tokens is None)
+        self.metrics = (*self.plain, *_slid(self.plain, evaluation.stride, length))
         self.size, self.what = (256, "bytes") if tokens is None else (tokens.size, "tokens")
-        self.units: Units = units_of(tokens)
+        self.units: Units = units_of(tokens, isinstance(text, Corpus) and text.ends_are_words)
         self.splits: dict[str, NDArray[np.generic]] = {}  # mapped
         if isinstance(text, ByteText):
             self.splits |= text.split(splits)
@@ -88,18 +101,17 @@ class CausalLM(Objective):
                 self.splits[split] = running(tokens, split, Texts(text.rows[split], 0), text.digest)
             self.data = {**text.describe(), "tokens": {split: len(part) for split, part in self.splits.items()}}
         self.tests = [("test", longer) for longer in self.lengths]
-        longest = length * max(evaluation.length_factors)
+        longest = max(self.lengths)
         for name, content in self.splits.items():
+            has = f"{text.name}: its {name} split has {len(content):,} {self.what}"
             if len(content) <= longest:
+                raise DataError(f"{has}, and length {longest:,} needs more than that")
+            if name != "train" and len(content) <= self.together:
+                lengths = ", ".join(f"{one:,}" for one in self.lengths)
                 raise DataError(
-                    f"{text.name}: its {name} split has {len(content):,} {self.what},"
-                    f" and length {longest:,} needs more than that"
+                    f"{has}, and windows of lengths {lengths} hold the same ones in multiples of {self.together:,}:"
+                    " more than that are needed"
                 )
-
-    @property
-    def lengths(self) -> list[int]:
-        """Evaluation lengths, in tokens."""
-        return [self.length * factor for factor in self.evaluation.length_factors]
 
     def batch(self, seed: int, step: int, rows: int) -> Batch:
         """(rows, length + 1) tokens of a step: inputs and, one further, targets."""
@@ -118,49 +130,79 @@ class CausalLM(Objective):
         logits = model(windows[:, :-1])
         return functional.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten())
 
-    def windows(self, split: str, length: int) -> Iterator[Tensor]:
-        """Batches (B, length + 1) of a split's windows side by side, the same bytes whatever the length."""
-        longest = max(self.lengths)
-        content = self.splits[split]
-        usable = (len(content) - 1) // longest * longest
+    def targets_of(self, split: str) -> int:
+        """How many tokens of a split are scored, the same ones at every length: all but its first, as far as it goes.
+
+        They are a multiple of every length, so that separate windows of each end together.
+        """
+        found = (len(self.splits[split]) - 1) // self.together * self.together
         if self.evaluation.tokens:
-            usable = min(usable, max(longest, self.evaluation.tokens // longest * longest))
-        starts = np.arange(0, usable, length)
-        rows = max(1, self.evaluation.batch_tokens // length)
-        for first in range(0, len(starts), rows):
-            yield _tensor(content[starts[first : first + rows, None] + np.arange(length + 1)])
+            found = min(found, max(self.together, self.evaluation.tokens // self.together * self.together))
+        return found
 
-    @torch.no_grad()
     def score(self, model: Transformer, split: str, length: int) -> Scored:
-        device = next(model.parameters()).device
-        nats: list[Numbers] = []  # of each window
-        found: list[dict[str, Numbers]] = []
-        for windows in self.windows(split, length):
-            batch = windows.to(device)
-            logits = model(batch[:, :-1])
-            losses = functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten(), reduction="none")
-            nats.append(losses.double().view(len(batch), length).sum(1).cpu().numpy())
-            found.append(self.units.counts(windows.numpy()))
-        each = self._items(np.concatenate(nats), length, found)
-        values, why = self._values(each)
-        details: dict[str, object] = {}
-        if self.metrics != (BITS_PER_CHARACTER,):
-            details = {name: int(each[name].sum()) for name in ("words", "bytes")}
-        return Scored(values, length * len(each["weight"]), details, each, why)
+        targets = self.targets_of(split)
+        if not self.evaluation.stride or split == "validation":
+            return self._score(model, split, targets, length)
+        try:
+            found = self._score(model, split, targets, length)
+            found = _joined(found, self._score(model, split, targets, length, SLIDING))
+        except NotPossibleError as error:
+            if length <= self.length:
+                raise
+            # Beyond what a model can read, its windows can still be cut.
+            names = (metric.name for metric in self.metrics if not metric.name.endswith(CUT))
+            found = Scored({}, targets, why=dict.fromkeys(names, str(error)))
+        return _joined(found, self._score(model, split, targets, min(length, self.length), CUT))
 
-    def _items(self, nats: Numbers, length: int, found: list[dict[str, Numbers]]) -> dict[str, NDArray[np.generic]]:
+    def _score(self, model: Transformer, split: str, targets: int, length: int, suffix: str = "") -> Scored:
+        """Of windows of one length: separate ones, or those that slide by the stride."""
+        if suffix:
+            windows = sliding(targets, length, self.evaluation.stride)
+        else:
+            windows = separate(targets, length)
+        nats: list[Numbers] = []  # of each window
+        units: list[dict[str, Numbers]] = []
+        places = np.zeros(length)
+        for part in windows:
+            for batch in part.batches(self.splits[split], self.evaluation.batch_tokens):
+                losses = _losses(model, batch)[:, length - part.scored :]
+                nats.append(losses.sum(1).cpu().numpy())
+                units.append(self.units.counts(batch[:, length - part.scored :]))
+                if not suffix:
+                    places += losses.sum(0).cpu().numpy()
+        weight = np.concatenate([np.full(len(part.starts), part.scored) for part in windows])
+        each = {f"{name}{suffix}": array for name, array in self._items(np.concatenate(nats), weight, units).items()}
+        values, why = self._values(each, [metric for metric in self.metrics if set(metric.items) <= each.keys()])
+        details: dict[str, object] = {}
+        if self.plain != (BITS_PER_CHARACTER,) and not suffix:
+            details = {name: int(each[name].sum()) for name in ("words", "bytes")}
+        positions = {} if suffix else self._positions(places, targets // length)
+        return Scored(values, targets, details, each, why, positions)
+
+    def _positions(self, places: Numbers, windows: int) -> dict[str, NDArray[np.generic]]:
+        """The loss by place in separate windows, from its sums (L,) over them."""
+        ends = bins(len(places), self.length)
+        firsts = np.concatenate([[0], ends[:-1]])
+        return {"ends": ends, "nats": np.add.reduceat(places, firsts), "targets": windows * (ends - firsts)}
+
+    def _items(
+        self, nats: Numbers, weight: NDArray[np.int64], found: list[dict[str, Numbers]]
+    ) -> dict[str, NDArray[np.generic]]:
         """What the metrics are made from, of each window."""
-        bits, weight = nats / math.log(2), np.full(len(nats), length)
-        if self.metrics == (BITS_PER_CHARACTER,):
+        bits = nats / math.log(2)
+        if self.plain == (BITS_PER_CHARACTER,):
             return {"bits_per_character": bits, "weight": weight}
         more = {name: np.concatenate([part[name] for part in found]) for name in ("words", "bytes")}
         return {"nats": nats, "bits_per_character": bits, "bits": bits, "weight": weight, **more}
 
-    def _values(self, each: Mapping[str, NDArray[np.generic]]) -> tuple[dict[str, float], dict[str, str]]:
+    def _values(
+        self, each: Mapping[str, NDArray[np.generic]], metrics: Iterable[Metric]
+    ) -> tuple[dict[str, float], dict[str, str]]:
         """The metrics, and why there is none."""
         values: dict[str, float] = {}
         why: dict[str, str] = {}
-        for metric in self.metrics:
+        for metric in metrics:
             sums, over = (float(each[name].sum()) for name in metric.items)
             if not over:
                 why[metric.name] = f"no {metric.items[1]} in what is scored"
@@ -173,13 +215,15 @@ class CausalLM(Objective):
         """Guessing each token by its share of the training split."""
         found = counts(self.splits["train"], self.size) + 1.0
         nats = -np.log(found / found.sum())
-        longest = max(self.lengths)
-        windows = [batch.numpy() for batch in self.windows("test", longest)]
+        (apart,) = separate(self.targets_of("test"), max(self.lengths))
+        windows = list(apart.batches(self.splits["test"], self.evaluation.batch_tokens))
         if self.metrics[0] == BITS_PER_CHARACTER:
             bits = -np.log2(found / found.sum())
             return {"unigram": float(bits[np.concatenate([batch[:, 1:].ravel() for batch in windows])].mean())}
         sums = np.concatenate([nats[batch[:, 1:]].sum(1) for batch in windows])
-        values, _ = self._values(self._items(sums, longest, [self.units.counts(batch) for batch in windows]))
+        weight = np.full(len(sums), apart.length)
+        each = self._items(sums, weight, [self.units.counts(batch) for batch in windows])
+        values, _ = self._values(each, self.plain)
         return {"unigram": values[self.metrics[0].name]} if self.metrics[0].name in values else {}
 
 
@@ -196,9 +240,33 @@ def metrics_for(names: list[str], of_bytes: bool) -> tuple[Metric, ...]:
     return tuple(known[name] for name in names) or ((BITS_PER_CHARACTER,) if of_bytes else OF_TOKENS)
 
 
+def _slid(metrics: Iterable[Metric], stride: int, length: int) -> list[Metric]:
+    """The same metrics of windows that slide, if any do."""
+    if not stride:
+        return []
+    how = {SLIDING: f"sliding by {stride:,}", CUT: f"cut to {length:,}, sliding by {stride:,}"}
+    return [of_mode(metric, suffix, said) for suffix, said in how.items() for metric in metrics]
+
+
 def _exp(value: float) -> float:
     """e to the power of a value; infinite where no number has room for it."""
     return math.exp(value) if value < 700 else math.inf
+
+
+@torch.no_grad()
+def _losses(model: Transformer, windows: NDArray[np.int64]) -> Tensor:
+    """(B, L) float64 nats of each target of windows (B, L + 1)."""
+    batch = torch.from_numpy(windows).to(next(model.parameters()).device)
+    logits = model(batch[:, :-1]).flatten(0, 1)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    losses = functional.cross_entropy(logits, batch[:, 1:].flatten(), reduction="none")
+    return losses.double().view(len(batch), -1)
+
+
+def _joined(one: Scored, other: Scored) -> Scored:
+    """The scores of the same targets in two ways."""
+    each = {**one.each, **other.each}
+    return one._replace(values=one.values | other.values, each=each, why={**one.why, **other.why})
 
 
 def _tensor(content: NDArray[np.generic]) -> Tensor:

@@ -109,7 +109,7 @@ class Classification(Objective):
         self.epochs = Epochs(train, training.batch)
         self.sizes = train[:, None, None]
         names = [name for name in self.splits if name.startswith("test")]
-        self.tests = [(name, length * factor) for name in names for factor in evaluation.length_factors]
+        self.tests = [(name, longer) for name in names for longer in evaluation.lengths(length)]
         self.data = {
             **corpus.describe(),
             "splits": {split: len(rows) for split, (_, rows) in self.splits.items()},

@@ -59,7 +59,7 @@ class MaskedLM(Objective):
     ) -> None:
         self.tokens, self.training = tokens, training
         self.length, self.evaluation = length, evaluation
-        lengths = {length * factor for factor in evaluation.length_factors}
+        lengths = set(evaluation.lengths(length))
         lengths |= {stage.length for stage in training.stages}
         self.longest = max(lengths)
         self.data = {**corpus.describe(), "tokens": {}}

@@ -87,7 +87,7 @@ class Matching(Objective):
         self.epochs = Epochs(train, training.batch)
         first, *others = (text.lengths for text in self.texts["train"])
         self.sizes = np.minimum(np.stack([first + other + 3 for other in others], axis=1), length)[..., None]
-        self.tests = [("test", length * factor) for factor in evaluation.length_factors]
+        self.tests = [("test", longer) for longer in evaluation.lengths(length)]
         self.metrics: tuple[Metric, ...] = (ACCURACY,)
         if self._long("test").any():
             title = f"accuracy on rows over {evaluation.longer_than:,} tokens"

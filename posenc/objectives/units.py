@@ -37,8 +37,12 @@ class Units:
         return {"bytes": self.bytes[tokens].sum(1).astype(float), "words": words.sum(1).astype(float)}
 
 
-def units_of(tokens: Tokeniser | None) -> Units:
-    """Those of a byte-level tokeniser, or of bytes themselves."""
+def units_of(tokens: Tokeniser | None, ends_are_words: bool = False) -> Units:
+    """Those of a byte-level tokeniser, or of bytes themselves.
+
+    Args:
+        ends_are_words: whether [SEP], which ends a row, is a word.
+    """
     if tokens is None:
         return _units([bytes([value]) for value in range(256)])
     spelt = byte_of_character()
@@ -46,7 +50,10 @@ def units_of(tokens: Tokeniser | None) -> Units:
     for token, place in tokens.tokenizer.get_vocab().items():
         if token not in SPECIAL:
             texts[place] = bytes(spelt[character] for character in token)
-    return _units(texts)
+    units = _units(texts)
+    if ends_are_words:
+        units.inside[tokens.sep] = 1
+    return units
 
 
 def _units(texts: list[bytes]) -> Units:

@@ -183,6 +183,7 @@ def _relocated(suite: Suite, folder: Path) -> Suite:
             grid,
             tasks=[relocated_task(task, folder) for task in grid.tasks],
             encodings=[at(encoding) for encoding in grid.encodings],
+            encodings_at={scale: [at(encoding) for encoding in one] for scale, one in grid.encodings_at.items()},
             names={at(encoding): label for encoding, label in grid.names.items()},
         )
         for grid in suite.grid
@@ -212,9 +213,9 @@ def tasks_wanted(suite: Suite, choice: Choice) -> list[str]:
     return chosen or named
 
 
-def encodings_wanted(grid: Grid, choice: Choice) -> list[str]:
-    """The encodings of a grid that are chosen."""
-    encodings = list(choice.encodings or grid.encodings)
+def encodings_wanted(grid: Grid, choice: Choice, scale: str) -> list[str]:
+    """The encodings of a grid that are chosen, at a scale."""
+    encodings = list(choice.encodings or grid.encodings_at.get(scale, grid.encodings))  # type: ignore[call-overload]
     if encodings == ["all"]:
         return [name for name in registry.entries() if name not in registry.NEED_OTHERS]
     return encodings
@@ -226,13 +227,13 @@ def require_known(suite: Suite, choice: Choice) -> None:
     Raises:
         UnknownNameError: such a name. ConfigError: an encoding that cannot be read.
     """
-    scale_wanted(suite, choice)
+    scale = scale_wanted(suite, choice)
     tasks = tasks_wanted(suite, choice)
     for index, grid in enumerate(suite.grid):
         where = f"grid {index + 1} of suite {suite.name}"
         for task in grid.tasks:
             if task in tasks:
                 task_file(task, where)
-        for encoding in encodings_wanted(grid, choice):
+        for encoding in encodings_wanted(grid, choice, scale):
             with suppress(PluginError):  # one that cannot be loaded fails its own cells
                 registry.require_known(encoding, "--encodings" if choice.encodings else where)

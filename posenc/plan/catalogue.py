@@ -100,7 +100,7 @@ def lengths_scored(suite: str, longest: int) -> list[int]:
     from posenc.plan.plan import make
 
     cells = [cell.settings for cell in make(find_suite(suite, "--suite"), Choice(), need_data=False).cells]
-    found = {cell.length * by for cell in cells for by in cell.evaluation.length_factors}
+    found = {longer for cell in cells for longer in cell.evaluation.lengths(cell.length)}
     return sorted(length for length in found if 2 <= length <= longest)
 
 

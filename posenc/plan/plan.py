@@ -37,6 +37,7 @@ LATER: dict[str, Any] = {
     "objective_package": "",
     "evaluation.min_tokens": 1,
     "evaluation.rows": 500,
+    "evaluation.stride": 0,
 }
 """Keys that came after the first results, with their defaults: they are part of a cell's identity where they differ."""
 TOKENS = ("tokeniser", "released", "revision")
@@ -126,11 +127,21 @@ def _definition(suite: Suite, choice: Choice) -> str:
     """What a suite is known by, whichever of its tasks, encodings, lengths and seeds were chosen to run."""
     told = ("title", "description", "time_limit")  # of people and clocks: no cell hangs on them
     written = {key: value for key, value in asdict(suite).items() if key not in told}
+    for grid in written["grid"]:
+        for key in ("encodings_at", "lengths_at"):
+            _drop(grid, key, {})
     tasks = {}
     for name in {task for grid in suite.grid for task in grid.tasks}:
         task = plain(task_at(name, suite.scale, {}))
+        _drop(task["evaluation"], "stride", 0)
         tasks[name] = {key: task[key] for key in task if key not in ("title", "card")}
     return digest([written, tasks, dict(choice.changes)])
+
+
+def _drop(table: dict[str, Any], key: str, default: Any) -> None:
+    """Leave out a key that came later, where it is at its default: results from before it are of the same suite."""
+    if table[key] == default:
+        del table[key]
 
 
 Changes = dict[str, tuple[Any, str]]
@@ -158,7 +169,7 @@ class _Wanted:
 
 
 def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice, need_data: bool) -> list[_Wanted]:
-    encodings = encodings_wanted(grid, choice)
+    encodings = encodings_wanted(grid, choice, suite.scale)
     if both := sorted((grid.vary.keys() | grid.tune.keys()) & choice.changes.keys()):
         kind = "varies" if both[0] in grid.vary else "tunes over"
         raise ConfigError(f"{choice.option(both[0])}: {where} {kind} it; change that instead")
@@ -174,8 +185,9 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
         changes |= {key: (value, f"{where}, vary") for key, value in varied.items()}
         changes |= {key: (value, choice.option(key)) for key, value in choice.changes.items()}
         task = task_at(name, suite.scale, changes, where)
-        lengths = choice.lengths or _lengths(grid, task, where) or [task.length]
+        lengths = choice.lengths or _lengths(suite, grid, task, where) or [task.length]
         data_digest = _data_digest(name, task, lengths, choice.data, need_data)
+        _require_lengths(task, lengths, where)
         seeds = choice.seeds or grid.seeds or suite.seeds
         for tuned in _tuned(grid, task, where):
             more = changes | {key: (value, f"{where}, tune") for key, value in tuned.items()}
@@ -186,15 +198,25 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
     return wanted
 
 
-def _lengths(grid: Grid, task: Task, where: str) -> list[int]:
-    """The training lengths that a grid names, in tokens."""
-    if not isinstance(grid.lengths, Times):
-        return grid.lengths
-    lengths = [task.length * factor for factor in grid.lengths.times]
+def _lengths(suite: Suite, grid: Grid, task: Task, where: str) -> list[int]:
+    """The training lengths that a grid names at the suite's scale, in tokens."""
+    asked = grid.lengths_at.get(suite.scale, grid.lengths)
+    if not isinstance(asked, Times):
+        return asked
+    lengths = [task.length * factor for factor in asked.times]
     for length in lengths:
         if length != int(length):
             raise ConfigError(f"{where}, lengths: {length:g} of task {task.name} is no whole number of tokens")
     return [int(length) for length in lengths]
+
+
+def _require_lengths(task: Task, lengths: Sequence[int], where: str) -> None:
+    """Every length at which a task is scored must be one, whichever it is trained at."""
+    try:
+        for length in lengths:
+            task.evaluation.lengths(length)
+    except ConfigError as error:
+        raise ConfigError(f"{where}, task {task.name}: {error}") from None
 
 
 def _tuned(grid: Grid, task: Task, where: str) -> list[dict[str, Any]]:
@@ -214,8 +236,8 @@ def _tuned(grid: Grid, task: Task, where: str) -> list[dict[str, Any]]:
 def _labels(grid: Grid, where: str) -> dict[str, str]:
     """The rows' own names, by their encodings."""
     for encoding in grid.names:
-        if encoding not in grid.encodings:
-            raise UnknownNameError("encoding", encoding, grid.encodings, f"{where}, names")
+        if encoding not in grid.every_encoding:
+            raise UnknownNameError("encoding", encoding, grid.every_encoding, f"{where}, names")
     return {_described(encoding, where)["name"]: label for encoding, label in grid.names.items()}
 
 

@@ -24,6 +24,9 @@ MACHINE = "machine"
 NOT_RUN_YET = "not run yet"
 """What is said of a cell without a record."""
 
+POSITIONS = "positions."
+"""So begin, among a cell's items, the names of arrays by place in the row: see posenc.api.objective.Scored."""
+
 Record = dict[str, Any]
 """A record as it was read: held to `RecordShape`."""
 

@@ -85,6 +85,11 @@ class View:
         """A row for each encoding and group: the interval of its difference over the test items."""
         return self._item_tables.differences
 
+    @property
+    def positions(self) -> pd.DataFrame:
+        """A row for each encoding, group, evaluated length and bin of places in the window: the loss there."""
+        return self._item_tables.positions
+
     @cached_property
     def _item_tables(self) -> resampling.ItemTables:
         return resampling.item_tables(self.store, self.records, self.manifest, self.unread)

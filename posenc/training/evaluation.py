@@ -13,6 +13,7 @@ from posenc.attention.linear.division import counting
 from posenc.backbone.transformer import Transformer
 from posenc.common.errors import NotPossibleError, PosencError
 from posenc.config.task import RuntimeConfig
+from posenc.records.record import POSITIONS
 from posenc.training.runtime import precision
 from posenc.training.terms import DivergedError
 
@@ -47,8 +48,10 @@ def score(
     rows = [row for row in rows if split != "validation" or row["metric"] in found.values]
     for row in rows:
         _fill(row, found, saturation.share)
-    items = {} if split == "validation" else {f"{split}/{length}/{name}": each for name, each in found.each.items()}
-    return rows, items
+    if split == "validation":
+        return rows, {}
+    arrays = dict(found.each) | {f"{POSITIONS}{name}": array for name, array in found.positions.items()}
+    return rows, {f"{split}/{length}/{name}": array for name, array in arrays.items()}
 
 
 def _fill(row: Row, found: Scored, lost: float | None) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import nn
 
 from posenc.common.errors import ConfigError, DataError, UnknownNameError
@@ -20,6 +21,7 @@ from posenc.config.task import EvaluationConfig
 from posenc.data import cache, sources, text
 from posenc.data.text import ByteText
 from posenc.objectives.causal_lm import CausalLM
+from posenc.objectives.windows import separate
 
 SPLITS = (0.9, 0.05, 0.05)
 
@@ -159,11 +161,17 @@ def test_splits_are_the_whole_text_in_order(size: int) -> None:
     assert np.concatenate(list(parts.values())).tobytes() == whole.content.tobytes()
 
 
+def read(task: CausalLM, split: str, length: int) -> list[NDArray[np.int64]]:
+    """The separate windows of a split, in batches."""
+    (windows,) = separate(task.targets_of(split), length)
+    return list(windows.batches(task.splits[split], task.evaluation.batch_tokens))
+
+
 class TestWindows:
     def test_every_length_scores_the_same_bytes_once(self) -> None:
         task = objective()
         scored = {
-            length: np.concatenate([batch[:, 1:].numpy().ravel() for batch in task.windows("test", length)])
+            length: np.concatenate([batch[:, 1:].ravel() for batch in read(task, "test", length)])
             for length in (32, 64, 128)
         }
         assert scored[32].tobytes() == scored[64].tobytes() == scored[128].tobytes()
@@ -172,10 +180,9 @@ class TestWindows:
         assert scored[32].astype(np.uint8).tobytes() == content[1 : usable + 1].tobytes()
 
     def test_targets_are_the_inputs_one_further(self) -> None:
-        for batch in objective().windows("validation", 64):
-            assert batch.shape[1] == 65
-        first = next(iter(objective().windows("validation", 64)))[0]
-        assert first.numpy().astype(np.uint8).tobytes() == objective().splits["validation"][:65].tobytes()
+        batches = read(objective(), "validation", 64)
+        assert all(batch.shape[1] == 65 for batch in batches)
+        assert batches[0][0].astype(np.uint8).tobytes() == objective().splits["validation"][:65].tobytes()
 
     def test_training_batches_come_from_train_alone_and_from_seed_and_step_alone(self) -> None:
         task = objective()

@@ -17,6 +17,7 @@ from runs import posenc as command
 import posenc
 from posenc.common.errors import NotPossibleError, PosencError, StoreError
 from posenc.objectives import factory
+from posenc.objectives.causal_lm import CausalLM
 from posenc.plan.asked import Choice, find_suite
 from posenc.plan.cell import Cell
 from posenc.plan.plan import make
@@ -101,8 +102,8 @@ def test_its_scores_on_the_test_are_the_records_to_the_digit(kept: tuple[Path, d
 def test_the_score_of_the_test_as_a_text_is_the_records(kept: tuple[Path, dict[str, Cell]], factor: int) -> None:
     model = loaded(kept, "enwik8")
     objective = factory.make(model.settings, None)
-    windows = torch.cat(list(objective.windows("test", 32)))  # type: ignore[attr-defined]
-    read = bytes([*windows[:, :-1].flatten().tolist(), int(windows[-1, -1])])
+    assert isinstance(objective, CausalLM)
+    read = objective.splits["test"][: objective.targets_of("test") + 1].tobytes()
     (row,) = (row for row in model.record["scores"] if row["split"] == "test" and row["length"] == 16 * factor)
     assert model.score(read, length=16 * factor) == {"bits_per_character": row["value"]}
     assert model.score(read) == model.score(read, length=16)

@@ -23,7 +23,7 @@ class Picture:
     """A figure, what is said under it, and what it shows as a table.
 
     Attributes:
-        name: a file name without its ending. kind: answer, overview, forest, curve, length, decay or speed.
+        name: a file name without its ending. kind: answer, overview, forest, curve, length, positions, decay or speed.
         place: the group of cells that it is of; empty where it is of several.
         title: over it. data: what is drawn, a row a point.
     """
@@ -83,6 +83,6 @@ def svg_of(figure: Figure) -> str:
 def file_name(kind: str, place: dict[str, Any]) -> str:
     """`curve-enwik8-smoke-softmax-L64`."""
     words = [kind, place["task"], place["scale"], place["attention"], place["variant"], f"L{place['length']}"]
-    if kind == "length" and place.get("split") not in (None, "test"):
+    if kind in ("length", "positions") and place.get("split") not in (None, "test"):
         words.append(place["split"])
     return plain_name(words)

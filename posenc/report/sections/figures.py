@@ -1,4 +1,4 @@
-"""Learning curves, scores by length, decay by distance."""
+"""Learning curves, decay by distance."""
 
 from __future__ import annotations
 
@@ -6,15 +6,10 @@ from collections.abc import Sequence
 
 from posenc.api.blocks import Block, Group, Heading, Note
 from posenc.api.sections import ReportSection, Section
-from posenc.report.figures import lines
 from posenc.report.figures.canvas import Picture
 from posenc.report.view import View
 
 CURVES = "Validation score at the trained length. Line: mean over seeds; band: lowest to highest seed."
-LENGTHS = (
-    "Mean over seeds; bars: 95 % interval, where there are two seeds or more. Points of one length stand a little side"
-    " by side."
-)
 DECAYS = (
     "The bound that the paper draws, and scores measured for the same content at both places and for random queries"
     " and keys."
@@ -27,11 +22,9 @@ class Figures(ReportSection):
 
     def make(self, view: View) -> Section | None:
         """Each kind below its heading; what stands beside the paper's own figures is not shown twice."""
-        lengths = lines.score_by_length(view.summary, view.references, view.looks)
         decays = [] if view.reported else view.decay_pictures
         blocks = (
             *_shown(view, "Learning curves", CURVES, view.curve_pictures),
-            *_shown(view, "Score by evaluated length", LENGTHS, lengths),
             *_shown(view, "Decay by distance", DECAYS, decays),
         )
         return Section("Figures", blocks) if blocks else None

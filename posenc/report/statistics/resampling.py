@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from posenc.api.metric import Metric
 from posenc.common.errors import StoreError
 from posenc.objectives.metrics import read
-from posenc.records.record import Record, coordinates, variants
+from posenc.records.record import POSITIONS, Record, coordinates, labels, variants
 from posenc.records.store import Store
+from posenc.report.statistics import positions
 from posenc.report.statistics.intervals import LEVEL, mcnemar
 from posenc.report.statistics.tables import COLUMN, GROUP
 
@@ -128,8 +129,11 @@ def _spearman(counts: Numbers, answer: Numbers, truth: Numbers) -> Numbers:
 
 def resampled(metric: Metric, models: Sequence[Mapping[str, Any]]) -> Numbers | None:
     """(M, B): the metric of each of M models in each resample, the same draws for all; None where it has no items."""
+    if not all(set(metric.items) <= one.keys() for one in models):
+        return None
+    models = [_of(metric, one) for one in models]
     parts = draws(len(next(iter(models[0].values()))), metric.running)
-    if metric.over == "spearman" and all(set(metric.items) <= one.keys() for one in models):
+    if metric.over == "spearman":
         pairs = [tuple(np.asarray(one[name], float) for name in metric.items) for one in models]
         return np.concatenate([np.stack([_spearman(part, *pair) for pair in pairs]) for part in parts], axis=1)
     found = [sums_of(metric, one) for one in models]
@@ -137,6 +141,12 @@ def resampled(metric: Metric, models: Sequence[Mapping[str, Any]]) -> Numbers | 
     if len(known) < len(models):
         return None
     return np.concatenate([np.stack([s.value(part @ s.each) for s in known]) for part in parts], axis=1)
+
+
+def _of(metric: Metric, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays that a metric is made from, or all items where it is made from none; others may be of other items."""
+    names = metric.items or [name for name in arrays if not name.startswith(POSITIONS)]
+    return {name: arrays[name] for name in names}
 
 
 def percentiles(values: Numbers) -> tuple[float, float]:
@@ -182,10 +192,12 @@ class ItemTables(NamedTuple):
         the seeds' means, the seeds held as they are, 95 % (paired bootstrap). mcnemar: for right or wrong items, (seed,
         right by this one alone, by the baseline alone, exact p) of each seed.
     scores: for every encoding: own_low, own_high, of its seeds' mean itself.
+    positions: the loss by place in the window (`positions.averaged`).
     """
 
     differences: pd.DataFrame
     scores: pd.DataFrame
+    positions: pd.DataFrame
 
 
 def item_tables(
@@ -204,6 +216,8 @@ def item_tables(
     groups: dict[tuple[Any, ...], dict[Any, dict[Any, dict[str, Any]]]] = {}
     absent: dict[tuple[Any, ...], str] = {}
     metrics: dict[str, Metric] = {}
+    named = labels(manifest["cells"])
+    places: list[dict[str, Any]] = []
     for record in records:
         if record["status"] != "done" or not record.get("metric"):
             continue
@@ -222,7 +236,12 @@ def item_tables(
             unread.append(str(error))
             absent[cells] = NOT_READABLE
             continue
-        for (split, length), arrays in loaded.items():
+        for (split, length), whole in loaded.items():
+            row = {**place, "label": named.get(record["id"], place["encoding"])}
+            places += positions.by_seed(row, metric.name, split, length, whole)
+            if not set(metric.items) <= whole.keys():
+                continue  # no score in the main metric at this length, for which the record says why
+            arrays = _of(metric, whole)
             key = {**place, "split": split, "metric": metric.name, "evaluated": length}
             group = groups.setdefault(tuple(key[name] for name in COLUMN), {})
             group.setdefault(place["encoding"], {})[place["seed"]] = arrays
@@ -240,7 +259,8 @@ def item_tables(
             gone = [absent[cells] for cells in both if cells in absent]
             rows.append({**place, "baseline": baseline, **row, **(_NOTHING | {"why": gone[0]} if gone else {})})
     columns = (*COLUMN, "encoding", "own_low", "own_high")
-    return ItemTables(pd.DataFrame(rows, columns=list(FIELDS)), pd.DataFrame(scores, columns=list(columns)))
+    tables = pd.DataFrame(rows, columns=list(FIELDS)), pd.DataFrame(scores, columns=list(columns))
+    return ItemTables(*tables, positions.averaged(places, baseline))
 
 
 Group = Mapping[Any, Mapping[Any, Mapping[str, Any]]]
