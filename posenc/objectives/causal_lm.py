@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class CausalLM(Objective):
     form = "decoder"
     columns = (("text",),)
     tokenisers = ("bytes", "bpe")
-    scores = (BITS_PER_CHARACTER, *OF_TOKENS)
+    scores: ClassVar[tuple[Metric, ...]] = (BITS_PER_CHARACTER, *OF_TOKENS)
 
     @classmethod
     def require(cls, task: Task) -> None:
