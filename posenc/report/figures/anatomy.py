@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from posenc.report.figures.canvas import Picture, file_name, svg_of
 from posenc.report.figures.labels import fitted
@@ -36,8 +37,13 @@ DOTS = {
 }
 BARS = {
     "kl_shuffled": "context shuffled", "kl_shifted": "context moved by one", "kl_swapped": "two tokens exchanged",
-    "to_embeddings": "to embeddings", "to_scores": "change of scores", "to_values": "to values",
+    "to_embeddings": "added to embeddings", "to_scores": "change of scores", "to_values": "added to values",
 }  # fmt: skip
+
+
+LEAST = 1e-6
+"""Less attention than this is not drawn."""
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
 def places(found: Anatomies) -> list[dict[str, Any]]:
@@ -103,6 +109,10 @@ def beyond(found: Anatomies, styles: dict[str, Look]) -> list[Picture]:
                     shown = {"color": look.colour, "dashes": look.dashes or (None, None), "label": labels[name]}
                     axes.plot(line["distance"] + 1, line["value"], linewidth=1.3, **shown)
                 axes.set(xscale="log", yscale="log")
+                axes.set_ylim(bottom=max(LEAST, weights["value"].min() / 2))
+                axes.xaxis.set_major_formatter(PLAIN)
+                axes.yaxis.set_major_formatter(PLAIN)
+                axes.minorticks_off()
                 axes.set_title(
                     f"{length:,} tokens" + (", trained" if length == place["length"] else ""), fontsize=SMALL
                 )
@@ -135,10 +145,11 @@ def by_layer(found: Anatomies, styles: dict[str, Look]) -> list[Picture]:
                     # Of each encoding a lane a layer, the first at the top.
                     lane = names.index(row.encoding) + 0.7 * ((row.layer - 0.5) / layers - 0.5)
                     _dot(axes, lane, row, styles[row.encoding].colour)
+                _from_nought(axes, dots[dots["metric"] == metric])
             svg = svg_of(figure)
         notes = (
             "A dot a head, in a lane a layer, the first layer on top. Grey rings: before training; in colour: after."
-            " Heads are ranked within their layer in each seed; mean over seeds, with its 95 % interval.",
+            " Heads are ranked within their layer in each seed; mean over seeds with its interval, cut at the edge.",
         )
         alt = f"Heads of {listed(names)}: {listed(DOTS.values())}"
         title = f"Heads by layer: {group_title(place)}"
@@ -169,13 +180,12 @@ def bars(scores: pd.DataFrame, styles: dict[str, Look]) -> list[Picture]:
                         _whisker(axes, lane, row, INK)
                     else:
                         _dot(axes, lane, row, colour)
-                axes.set_xlim(left=0)
-                axes.locator_params(axis="x", nbins=4)
+                _from_nought(axes, means[means["metric"] == metric])
             svg = svg_of(figure)
         notes = (
             "Above: the divergence of predictions, in nats a token, when the tokens before them change places. Below:"
             " what the encoding adds or changes, over what was there without it. Bars: after training; grey rings:"
-            " before; mean over seeds, with its 95 % interval. Each panel has its own scale.",
+            " before; mean over seeds, with its 95 % interval, cut at the edge. Each panel has its own scale.",
         )
         alt = f"Sensitivity and what is added: {listed(names)}"
         title = f"Order of the context, and what the encoding adds: {group_title(place)}"
@@ -267,6 +277,12 @@ def _dot(axes: Axes, lane: float, row: Any, colour: str) -> None:
     }
     axes.plot(row.mean, lane, marker="o", markersize=3.6, linestyle="", zorder=3 if before else 4, **look)
     _whisker(axes, lane, row, MUTED if before else colour)
+
+
+def _from_nought(axes: Axes, rows: pd.DataFrame) -> None:
+    """An axis to the largest mean: of few seeds an interval may be many times as wide, and is cut off."""
+    axes.set_xlim(0, 1.12 * (rows["mean"].max() or 1.0))
+    axes.locator_params(axis="x", nbins=4)
 
 
 def _whisker(axes: Axes, lane: float, row: Any, colour: str) -> None:
