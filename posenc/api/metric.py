@@ -14,7 +14,7 @@ class Metric:
 
     Attributes:
         name: as records and tasks have it. title: as people read it.
-        better: "lower" or "higher".
+        better: "lower", "higher", or "neither" of what describes a model and is no merit.
         over: how it is made from arrays over the items (`items` names them, in `Scored.each`, each (N,)):
             "mean": the sum of the first over the sum of the second; "exp_mean": e to the power of that;
             "f1" and "matthews": of the class answered and the true one, 1 being the class that F1 is of;
@@ -36,8 +36,8 @@ class Metric:
     running: bool = False
 
     def __post_init__(self) -> None:
-        if self.better not in ("lower", "higher"):
-            raise ValueError(f"metric {self.name!r}: better = {self.better!r}: must be 'lower' or 'higher'")
+        if self.better not in ("lower", "higher", "neither"):
+            raise ValueError(f"metric {self.name!r}: better = {self.better!r}: must be 'lower', 'higher' or 'neither'")
         if self.over not in OVER:
             raise ValueError(f"metric {self.name!r}: over = {self.over!r}: must be one of {', '.join(map(repr, OVER))}")
         if len(self.items) != (2 if self.over else 0):
@@ -47,6 +47,8 @@ class Metric:
 
     def beats(self, value: float, other: float) -> bool:
         """Whether one score is better than another."""
+        if self.better == "neither":
+            return False
         return value < other if self.better == "lower" else value > other
 
 

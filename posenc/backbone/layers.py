@@ -89,11 +89,16 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, encoding: Encoding, context: Context, cache: LayerCache | None = None) -> Tensor:
         """Self-attention of x (B,L,D)."""
         context.hidden = x
+        queries, keys, values = self.projected(x, context, cache)
+        return self._join(self.kernel.attend(queries, keys, values, encoding, context, cache))
+
+    def projected(self, x: Tensor, context: Context, cache: LayerCache | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B,H,L,K) of x (B,L,D), before any encoding."""
         parts = (self.query(x), self.key(x), self.value(x))
         if self.convolution is not None:
             parts = self.convolution(torch.cat(parts, dim=-1), context, cache).chunk(3, dim=-1)
         queries, keys, values = (self._heads(part) for part in parts)
-        return self._join(self.kernel.attend(queries, keys, values, encoding, context, cache))
+        return queries, keys, values
 
     def cross(self, x: Tensor, memory: Memory, cache: LayerCache | None = None) -> Tensor:
         """Attention of x (B,L,D) to another stack's output."""

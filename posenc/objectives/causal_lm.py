@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class CausalLM(Objective):
     columns = (("text",),)
     tokenisers = ("bytes", "bpe")
     slides = True
-    scores = (BITS_PER_CHARACTER, *OF_TOKENS)
+    scores: ClassVar[tuple[Metric, ...]] = (BITS_PER_CHARACTER, *OF_TOKENS)
 
     @classmethod
     def require(cls, task: Task) -> None:

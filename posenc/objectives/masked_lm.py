@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from posenc.api.metric import Metric
 from posenc.api.objective import Batch, Objective, Scored
 from posenc.backbone.transformer import Transformer
 from posenc.common.errors import DataError
@@ -44,7 +45,7 @@ class MaskedLM(Objective):
     columns = (("text",),)
     tokenisers = KINDS
     staged = True
-    metrics = (MASKED_LOSS, MASKED_ACCURACY)
+    metrics: tuple[Metric, ...] = (MASKED_LOSS, MASKED_ACCURACY)
 
     @classmethod
     def reads_of(cls, length: int) -> int:
@@ -110,7 +111,7 @@ class MaskedLM(Objective):
             return logits.float().sum()
         return functional.cross_entropy(logits.float(), true)
 
-    def _windows(self, split: str, length: int) -> Iterator[Batch]:
+    def windows(self, split: str, length: int) -> Iterator[Batch]:
         stream = self.streams[split]
         usable = len(stream)
         if self.evaluation.tokens:
@@ -128,7 +129,7 @@ class MaskedLM(Objective):
     def score(self, model: Transformer, split: str, length: int) -> Scored:
         device = next(model.parameters()).device
         found: dict[str, list[NDArray[Any]]] = {"weight": [], "masked_loss": [], "masked_accuracy": []}
-        for batch in self._windows(split, length):
+        for batch in self.windows(split, length):
             logits, true = _guesses(model, tuple(tensor.to(device) for tensor in batch))
             losses = functional.cross_entropy(logits.float(), true, reduction="none")
             rows = batch[1].nonzero()[:, 0].numpy()  # of each target, the window that it stands in
@@ -147,7 +148,7 @@ class MaskedLM(Objective):
     def _commonest(self, split: str, length: int) -> float:
         """The accuracy on a split of guessing the token that training has most often."""
         token = int(self._counts().argmax())
-        hidden = [batch[2][batch[1]] for batch in self._windows(split, length)]
+        hidden = [batch[2][batch[1]] for batch in self.windows(split, length)]
         return float((torch.cat(hidden) == token).double().mean())
 
     def _counts(self) -> Ids:
@@ -160,7 +161,7 @@ class MaskedLM(Objective):
         """The loss of guessing each token by its share of the training text."""
         found = self._counts() + 1.0
         nats = -np.log(found / found.sum())
-        hidden = [batch[2][batch[1]].numpy() for batch in self._windows("test", self.length)]
+        hidden = [batch[2][batch[1]].numpy() for batch in self.windows("test", self.length)]
         return {"unigram": float(nats[np.concatenate(hidden)].mean())}
 
 

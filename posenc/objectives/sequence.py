@@ -98,7 +98,7 @@ class Sequence(Objective):
         self.extra = _vocabulary(data) - 1
         self.classes = data.generator.classes
         self.train_sizes = data.sizes("train", length)
-        lengths = [round(length * factor) for factor in evaluation.length_factors]
+        lengths = evaluation.lengths(length)
         splits = ["test", *(f"test_{name}" for name in data.generator.tests)]
         self.tests = [(split, one) for split in splits for one in lengths]
         self.data = {**data.describe(), "sizes": len(self.train_sizes)}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-import torch
-
 from posenc.api.metric import Metric
-from posenc.api.objective import Batch, Objective, Scored
+from posenc.api.objective import Scored
 from posenc.backbone.transformer import Transformer
 from posenc.config.settings import Settings
+from posenc.objectives.measuring import Measuring
 from posenc.properties import theory
 
 TITLES = {
@@ -21,7 +20,7 @@ TITLES = {
 }
 
 
-class Theory(Objective):
+class Theory(Measuring):
     """Each property of `posenc.properties.theory` is a metric; what is no question of an encoding says why.
 
     `details` say which claims hold ("holds": metric to True or False) and give the curves of Figure 2.
@@ -31,7 +30,6 @@ class Theory(Objective):
     form = "encoder"
     tokenisers = ("bytes",)
     reads = False
-    learns = False
     metrics = tuple(Metric(name, title, "lower") for name, title in TITLES.items())
 
     @classmethod
@@ -42,18 +40,6 @@ class Theory(Objective):
         self.length, self.seed = length, seed
         self.tests = [("theory", length)]
         self.data = {"name": "no data", "digest": None, "note": "nothing is trained", "generated": False}
-
-    def batch(self, seed: int, step: int, rows: int) -> Batch:
-        raise NotImplementedError("nothing is learnt")
-
-    def targets(self, batch: Batch) -> int:
-        raise NotImplementedError("nothing is learnt")
-
-    def seen(self, batch: Batch) -> int:
-        raise NotImplementedError("nothing is learnt")
-
-    def loss(self, model: Transformer, batch: Batch) -> torch.Tensor:
-        raise NotImplementedError("nothing is learnt")
 
     def score(self, model: Transformer, split: str, length: int) -> Scored:
         encoding = model.encodings()[0].cpu().double()

@@ -387,11 +387,18 @@ def _require_fit(one: _Wanted, parent: Cell, max_length: int) -> None:
     """The parent's weights must be those of this model, each of its shape.
 
     Raises:
-        NotPossibleError: the encoding's own do not fit, or there will be none. ConfigError: the backbones differ.
+        NotPossibleError: the encoding's own do not fit, or there will be none. ConfigError: the backbones differ; where
+            nothing is learnt, in whatever it may be, as another model would be measured than the one that was trained.
     """
     if parent.why_not:
         raise NotPossibleError(f"its parent {parent.name} is not possible: {parent.why_not}")
     name = one.encoding["name"]
+    if not objective(one.task.objective).learns:
+        trained, here = (plain(each) for each in (parent.settings.backbone, one.task.backbone))
+        if differ := [f"backbone.{key} is {trained[key]!r} there and {here[key]!r} here" for key in here
+                      if trained[key] != here[key]]:  # fmt: skip
+            what = f"what is measured must be the model of {parent.name}: {'; '.join(differ)}"
+            raise ConfigError(f"{one.where}: start = {one.task.start!r}: {what}")
     theirs = shapes(parent.settings.backbone, name, parent.settings.max_length)
     ours = shapes(one.task.backbone, name, max_length)
     for key in sorted(key for key in theirs.keys() | ours.keys() if not is_head(key)):  # each objective has its own

@@ -319,6 +319,9 @@ def coordinates(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+MEASURED = ("theory", "anatomy")
+"""Splits of scores that tell what an encoding or a model does, and not how well: they are described, never claimed."""
+
 _NOT_AN_AXIS = ("schema", "task", "task_version", "scale", "encoding", "length", "seed", "backbone.attention")
 _FOLLOWS_FROM_OTHERS = ("data.digest", "data.released", "data.revision", "backbone.vocabulary", "parent", "max_length")
 

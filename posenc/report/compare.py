@@ -276,7 +276,7 @@ def grids(found: Comparison) -> list[tuple[str, Grid]]:
         split = "" if values[4] == "test" else f" ({values[4]})"
         better = group["better"].iloc[0]
         title = f"{group_title(place)}: {group['title'].iloc[0]}{split}"
-        title += f", {better} is better" if isinstance(better, str) else ""
+        title += words.which_is_better(better)
         made.append((title, _score_grid(group)))
     if found.alone:
         shown = found.alone[:_LINES]

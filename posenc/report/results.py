@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from posenc.records.record import MEASURED
 from posenc.report import words
 from posenc.report.places import group_title
 from posenc.report.statistics import claims as rule
@@ -93,7 +94,7 @@ def _result_table(place: dict[str, Any], group: pd.DataFrame, references: pd.Dat
         task=place["task"],
         scale=place["scale"],
         title=group_title(place),
-        metric=f"{group['title'].iloc[0]}{split}" + (f", {better} is better" if isinstance(better, str) else ""),
+        metric=f"{group['title'].iloc[0]}{split}" + words.which_is_better(better),
         trained=place["length"],
         lengths=tuple(lengths),
         baseline=baseline,
@@ -156,6 +157,8 @@ def claims(group: pd.DataFrame) -> list[str]:
     """What may be said of the comparison that the suite names; of too few seeds, only that they are few."""
     if len(group) and group["split"].iloc[0] == "theory":
         return ["This follows from definitions: it is measured, and never claimed."]
+    if len(group) and group["split"].iloc[0] in MEASURED:
+        return ["This describes models: it is measured, and never claimed."]
     seeds = int(group["n"].max()) if len(group) else 0
     claim, baseline = (str(group[key].iloc[0] or "") for key in ("claim", "baseline"))
     named = group[group["named"].astype(bool)]

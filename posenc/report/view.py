@@ -15,7 +15,7 @@ import pandas as pd
 
 from posenc.api.blocks import Figure, Link
 from posenc.common.errors import StoreError
-from posenc.records.record import Record, coordinates, is_number, labels, variants
+from posenc.records.record import MEASURED, Record, coordinates, is_number, labels, variants
 from posenc.records.store import Store
 from posenc.report import facts
 from posenc.report.facts import Dataset
@@ -54,7 +54,7 @@ class View:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """A row a score, theory's too."""
+        """A row a score, those too of what was measured (MEASURED)."""
         return tables.scores_frame(self.records, self.manifest)
 
     @cached_property
@@ -62,11 +62,11 @@ class View:
         """A row for each encoding, group of cells, metric and length: mean, difference from the baseline (`tables`),
         and what it is beside a score without a model (`floors`).
         """
-        return self.measured[self.measured["split"] != "theory"]
+        return self.measured[~self.measured["split"].isin(MEASURED)]
 
     @cached_property
     def measured(self) -> pd.DataFrame:
-        """As `summary`, with what was measured of the encodings themselves too."""
+        """As `summary`, with what was measured of encodings and models too."""
         whole = tables.summary(self.scores, self.manifest)
         return floors.mark(whole, self.references, self._item_tables.scores)
 
@@ -78,7 +78,7 @@ class View:
     @cached_property
     def cost(self) -> pd.DataFrame:
         """A row for each encoding and group of cells: means over its finished cells."""
-        return tables.cost_table(self.scores[self.scores["split"] != "theory"])
+        return tables.cost_table(self.scores[~self.scores["split"].isin(MEASURED)])
 
     @cached_property
     def items(self) -> pd.DataFrame:

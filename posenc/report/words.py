@@ -31,6 +31,11 @@ def number(value: Any, decimals: int, *, signed: bool = False) -> str:
     return text.replace("-", MINUS)
 
 
+def which_is_better(better: Any) -> str:
+    """`, lower is better`; nothing of what is no merit or is not known."""
+    return f", {better} is better" if better in ("lower", "higher") else ""
+
+
 def with_half_width(value: Any, half: Any, decimals: int, *, signed: bool = False) -> str:
     """`3.012 ± 0.020`, or the number alone where there is no interval."""
     text = number(value, decimals, signed=signed)

@@ -25,6 +25,7 @@ from posenc.common.seeds import derive
 from posenc.objectives import factory
 from posenc.plan.cell import Cell
 from posenc.records.provenance import reset_peak_memory
+from posenc.records.record import Record
 from posenc.records.store import Store
 from posenc.training import checkpoint, evaluation
 from posenc.training.batches import Batches, Loss, kept_gradients
@@ -43,6 +44,7 @@ class Loop:
 
     Attributes:
         remarks: what a reader of the record must know of how the training went on.
+        started_at: the step of its parent's training whose weights are measured, where nothing is learnt.
     """
 
     def __init__(self, cell: Cell, terms: Terms, stopped: Callable[[], bool], group: Group = Group()) -> None:  # noqa: B008
@@ -67,7 +69,7 @@ class Loop:
         self.stages: list[dict[str, Any]] = []
         self.items: dict[str, NDArray[Any]] = {}
         self.remarks: list[str] = []
-        self.seen = 0
+        self.seen = self.started_at = 0
         self.training_seconds = self.evaluation_seconds = self.spent = self.compile_seconds = 0.0
 
     @property
@@ -159,7 +161,7 @@ class Loop:
     def _test(self) -> None:
         """Score the chosen weights on every split and length of the test, once."""
         if not self.training.steps:  # nothing is learnt: the model is what it started as
-            self.selection.best = Best(math.nan, 0, self.model.state_dict())
+            self.selection.best = Best(math.nan, self.started_at, self.model.state_dict())
         if self.training.average:
             self.take_average()
         self.model.load_state_dict(self.chosen.state)
@@ -228,7 +230,11 @@ class Loop:
             self.seen, self.stages, self.remarks = state["seen"], state["stages"], state["remarks"]
             self.training_seconds, self.evaluation_seconds, self.spent, self.compile_seconds = state["seconds"]
         elif parent := self.config["parent"]:
-            weights = {name: value for name, value in self.parent_weights(parent).items() if not is_head(name)}
+            record, weights = self.parent_weights(parent)
+            if self.training.steps:
+                weights = {name: value for name, value in weights.items() if not is_head(name)}
+            else:  # its very model is measured, with the random features that it was tested with
+                self.started_at = record["best_step"] or 0
             missing, unknown = self.model.load_state_dict(weights, strict=False)
             if unknown or not all(map(is_head, missing)):  # the plan has compared all shapes
                 raise StoreError(f"the weights of {parent} do not fit: {[*missing, *unknown]}")
@@ -238,12 +244,12 @@ class Loop:
             self.remarks.append(f"curve.jsonl was damaged: {lost} of its rows were lost; scores do not hang on them")
         return step
 
-    def parent_weights(self, parent: str) -> dict[str, Tensor]:
-        """The trained weights of the cell that this one starts from, as that cell's record tells of them."""
+    def parent_weights(self, parent: str) -> tuple[Record, dict[str, Tensor]]:
+        """The record of the cell that this one starts from, and the trained weights that it tells of."""
         record = self.store.read_record(parent)
         if record is None or record["status"] != "done":
             raise StoreError(f"its parent {parent} has not ended well: {record['reason'] if record else 'no record'}")
-        return checkpoint.load_weights(self.store.weights_path(parent), record["checkpoint"]["digest"])
+        return record, checkpoint.load_weights(self.store.weights_path(parent), record["checkpoint"]["digest"])
 
     def validate(self, step: int, at: dict[str, Any]) -> None:
         """Score the model on validation, into the curve; it may be the one that is tested."""

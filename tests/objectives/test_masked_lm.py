@@ -60,7 +60,7 @@ def test_fifteen_per_cent_are_hidden_eight_in_ten_as_mask_one_as_another_one_as_
 def test_no_mark_is_hidden_and_no_special_token_stands_for_another(made: MaskedLM) -> None:
     # Documents of a sentence or so: marks are every tenth token, and would be hidden in every second row.
     batches = [made.batch(0, step, 64) for step in range(1, 41)]
-    shown, hidden, true = (torch.cat(parts) for parts in zip(*[*batches, *made._windows("test", 8)][:40], strict=True))
+    shown, hidden, true = (torch.cat(parts) for parts in zip(*[*batches, *made.windows("test", 8)][:40], strict=True))
     assert (true == made.tokens.sep).float().mean() > 0.02
     assert not hidden[true == made.tokens.sep].any()
     replaced = shown[hidden & (shown != true) & (shown != made.tokens.mask)]
@@ -129,7 +129,7 @@ class Fixed(Transformer):
 def test_scores_of_a_model_worked_out_by_hand(made: MaskedLM) -> None:
     made.evaluation = replace(made.evaluation, tokens=0, batch_tokens=200)
     favourite, size = int(made.streams["test"][5]), made.tokens.size
-    true = torch.cat([batch[2][batch[1]] for batch in made._windows("test", LENGTH)])
+    true = torch.cat([batch[2][batch[1]] for batch in made.windows("test", LENGTH)])
     right = float((true == favourite).double().mean())
     found = made.score(Fixed(size, favourite), "test", LENGTH)
     assert found.items == len(true) == len(made.streams["test"]) // LENGTH * 6
@@ -138,7 +138,7 @@ def test_scores_of_a_model_worked_out_by_hand(made: MaskedLM) -> None:
 
 
 def test_what_is_hidden_in_evaluation_is_the_same_for_every_model_and_every_time(made: MaskedLM) -> None:
-    once, twice = (list(made._windows("validation", LENGTH)) for _ in range(2))
+    once, twice = (list(made.windows("validation", LENGTH)) for _ in range(2))
     for one, other in zip(once, twice, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
@@ -154,7 +154,7 @@ def test_the_commonest_token_has_its_accuracy_beside_the_test_score(made: Masked
         LENGTH,
     ).initialise(0)
     found = made.score(model, "test", LENGTH)
-    hidden = torch.cat([batch[2][batch[1]] for batch in made._windows("test", LENGTH)]).tolist()
+    hidden = torch.cat([batch[2][batch[1]] for batch in made.windows("test", LENGTH)]).tolist()
     share = hidden.count(common) / len(hidden)
     assert found.details == {"accuracy of always saying the commonest token": pytest.approx(share)}
     assert made.score(model, "validation", LENGTH).details == {}
@@ -165,7 +165,7 @@ def test_the_commonest_token_has_its_accuracy_beside_the_test_score(made: Masked
 def test_the_unigram_baseline_is_the_cross_entropy_of_shares(made: MaskedLM) -> None:
     counts = np.bincount(made.streams["train"], minlength=made.tokens.size) + 1.0
     counts[made.tokens.sep] = 1.0  # never hidden
-    hidden = torch.cat([batch[2][batch[1]] for batch in made._windows("test", LENGTH)]).numpy()
+    hidden = torch.cat([batch[2][batch[1]] for batch in made.windows("test", LENGTH)]).numpy()
     assert made.baselines()["unigram"] == pytest.approx(float(-np.log(counts / counts.sum())[hidden].mean()))
 
 

@@ -158,6 +158,11 @@ class Favor(Kernel):
         weights = self.weights(queries, keys, encoding, context)
         return weights @ values / weights.sum(-1, keepdim=True)
 
+    def shares(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
+        """The weights (B,H,L,S) by which a query takes values: those that softmax attention would have."""
+        weights = self.weights(queries, keys, encoding, context)
+        return weights / weights.sum(-1, keepdim=True)
+
     def pairs(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
         """f(q_i).f(k_j) of queries and keys as hooks left them."""
         query, key = self.features(queries, keys, encoding, context)

@@ -54,6 +54,11 @@ class Outside(Favor):
         below = self.hidden(self.pairs(queries, keys, encoding, context), context)
         return self.weights(queries, keys, encoding, context) @ values / below.sum(-1, keepdim=True)
 
+    def shares(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
+        """As Favor has them, but they may be negative, and need not sum to 1."""
+        below = self.hidden(self.pairs(queries, keys, encoding, context), context)
+        return self.weights(queries, keys, encoding, context) / below.sum(-1, keepdim=True)
+
 
 class Moved(Outside):
     """FAVOR+ whose features the encoding moves about, and lets decay, in numerator and normaliser alike.
@@ -63,6 +68,7 @@ class Moved(Outside):
 
     throughout = True
     plain = Favor.plain
+    shares = Favor.shares
 
     def weights(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
         found = super().weights(queries, keys, encoding, context)

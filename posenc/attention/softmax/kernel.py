@@ -70,20 +70,27 @@ class Softmax(Kernel):
         self, queries: Tensor, keys: Tensor, values: Tensor, encoding: Encoding, context: Context,
         cache: LayerCache | None = None,
     ) -> Tensor:  # fmt: skip
+        call = self.call(queries, keys, values, encoding, context, cache)
+        needs = Needs(
+            encoding, self.dropout, queries.device.type, call.queries.requires_grad, context.coordinates is not None
+        )
+        return attend(choose(self.asked, needs), call)
+
+    def call(
+        self, queries: Tensor, keys: Tensor, values: Tensor, encoding: Encoding, context: Context,
+        cache: LayerCache | None = None,
+    ) -> Call:  # fmt: skip
+        """What a backend gets of queries, keys and values (B,H,L,K) as projected."""
         raw_queries, raw_keys = queries, keys
         queries = encoding.rotate_query(raw_queries, context.query_positions, context)
         keys = encoding.rotate_key(raw_keys, context.query_positions, context)  # the new keys stand at the queries
         if cache is not None:
             keys, raw_keys, values = cache.append(keys, raw_keys, values)
-        needs = Needs(
-            encoding, self.dropout, queries.device.type, queries.requires_grad, context.coordinates is not None
-        )
-        call = Call(
+        return Call(
             queries=queries, keys=keys, values=values, scale=encoding.score_scale, causal=self.causal,
             dropout=self.dropout if self.training else 0.0, encoding=encoding, context=context,
             raw_queries=raw_queries, raw_keys=raw_keys,
         )  # fmt: skip
-        return attend(choose(self.asked, needs), call)
 
     def cross(self, queries: Tensor, keys: Tensor, values: Tensor, memory: Memory) -> Tensor:
         given = None if memory.seen is None else memory.seen.expand(-1, 1, queries.shape[2], -1)

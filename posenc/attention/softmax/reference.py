@@ -37,10 +37,13 @@ def weights(queries: Tensor, keys: Tensor, scale: float, bias: Tensor | None) ->
 
     `bias` (B or 1, H or 1, L, S) is added to the scaled scores; -inf hides a key, False in a boolean one too.
     """
-    wide = torch.promote_types(queries.dtype, torch.float32)
     with without_autocast(queries.device):
-        scores = scale * (queries.to(wide) @ keys.to(wide).transpose(-1, -2))
-        return _hide_or_add(scores, bias).softmax(dim=-1)
+        return _scores(queries, keys, scale, bias).softmax(dim=-1)
+
+
+def _scores(queries: Tensor, keys: Tensor, scale: float, bias: Tensor | None) -> Tensor:
+    wide = torch.promote_types(queries.dtype, torch.float32)
+    return _hide_or_add(scale * (queries.to(wide) @ keys.to(wide).transpose(-1, -2)), bias)
 
 
 def _hide_or_add(scores: Tensor, bias: Tensor | None) -> Tensor:
@@ -49,14 +52,18 @@ def _hide_or_add(scores: Tensor, bias: Tensor | None) -> Tensor:
     return scores.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else scores + bias.to(scores.dtype)
 
 
-def weights_of(call: Call) -> Tensor:
-    """The attention weights (B,H,L,S) of a layer, whatever its encoding does to the scores."""
+def scores_of(call: Call) -> Tensor:
+    """The scores (B,H,L,S) of a layer before the softmax, whatever its encoding does to them.
+
+    -inf where a query may not look; in float32 at the least.
+    """
     queries, keys, encoding, context = call.queries, call.keys, call.encoding, call.context
     if not (call.overrides("pair_scores") or call.overrides("change_scores")):
         table = call.table()
         if table is None and call.causal:
             table = torch.ones(queries.shape[2], keys.shape[2], dtype=torch.bool, device=queries.device).tril()
-        return weights(queries, keys, call.scale, table)
+        with without_autocast(queries.device):
+            return _scores(queries, keys, call.scale, table)
     assert encoding is not None and context is not None and call.raw_queries is not None and call.raw_keys is not None
     wide = torch.promote_types(queries.dtype, torch.float32)
     with without_autocast(queries.device):
@@ -67,7 +74,14 @@ def weights_of(call: Call) -> Tensor:
         scores = _hide_or_add(call.scale * scores, bare_biases(encoding, *raw, context))
         if encoding.overrides("change_scores"):
             scores = encoding.change_scores(scores, *raw, context)
-        return scores.masked_fill(~context.visible, -torch.inf).softmax(dim=-1)
+        return scores.masked_fill(~context.visible, -torch.inf)
+
+
+def weights_of(call: Call) -> Tensor:
+    """The attention weights (B,H,L,S) of a layer."""
+    scores = scores_of(call)
+    with without_autocast(scores.device):
+        return scores.softmax(dim=-1)
 
 
 def attend(call: Call) -> Tensor:

@@ -155,7 +155,7 @@ def _finding(
     alone: bool,
 ) -> Finding:  # fmt: skip
     decimals, label, baseline = row["decimals"], str(row["label"]), row["theirs_label"]
-    better = f", {row['better']} is better" if isinstance(row["better"], str) else ""
+    better = words.which_is_better(row["better"])
     scores = [f"{label} {words.number(row['mean'], decimals)}"]
     if row["encoding"] != row["baseline"] and is_number(row["theirs"]):
         scores.append(f"{baseline} {words.number(row['theirs'], decimals)}")

@@ -46,7 +46,7 @@ def _tables(found: pd.DataFrame, baseline: str) -> Iterable[tuple[str, Table]]:
         decimals = words.decimals_for(group["at_end"])
         better = group["better"].iloc[0]
         title = f"{group_title(dict(zip(GROUP, place, strict=True)))}: validation {group['title'].iloc[0]}"
-        title += f", {better} is better" if isinstance(better, str) else ""
+        title += words.which_is_better(better)
         in_time = group["unit"].iloc[0] == "s"
         shown = words.duration if in_time else words.flops
         limit = shown(group["limit"].iloc[0])

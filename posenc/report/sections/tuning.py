@@ -46,7 +46,7 @@ def _tables(tuning: pd.DataFrame) -> Iterable[tuple[str, Table]]:
             texts = [_tried(by_setting.get(setting), decimals) for setting in settings]
             rows.append((str(label), *texts, words.number(spread, decimals)))
         title = f"{group_title(dict(zip(GROUP, place, strict=True)))}: validation {metric}"
-        title += f", {better} is better" if better else ""
+        title += words.which_is_better(better)
         yield title, Table(("encoding", *settings, "best to worst"), tuple(rows))
 
 

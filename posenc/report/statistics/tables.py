@@ -10,6 +10,7 @@ import pandas as pd
 
 from posenc.records.record import (
     MACHINE,
+    MEASURED,
     NOT_RUN_YET,
     Record,
     coordinates,
@@ -201,7 +202,7 @@ def _named(result: pd.DataFrame) -> pd.Series[bool]:
         result["main"].astype(bool)
         & (result["evaluated"] == result["length"])
         & (result["encoding"] == result["claim"])
-        & (result["split"] != "theory")  # what follows from a definition is no experiment
+        & ~result["split"].isin(MEASURED)  # what is described is no experiment
     )
     return own & (result["split"] == first.reindex(result.index))
 
