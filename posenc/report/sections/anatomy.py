@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from posenc.api.blocks import Block, Group, Heading, List, Note, Sources, Table
+from posenc.api.blocks import Block, Heading, List, Note, Sources, Table
 from posenc.api.sections import ReportSection, Section
 from posenc.records.record import is_number, variants
 from posenc.report import words
@@ -21,6 +21,7 @@ SAID = (
     "What heads attend to, and how much of it is the encoding's: measured on the first windows of the test, the same"
     " for every encoding. It describes models: no figure here is better or worse, and none is tested."
 )
+ATTENDED = ("mean_distance", "entropy", "evenness", "first_token")
 
 
 class AnatomySection(ReportSection):
@@ -42,11 +43,14 @@ class AnatomySection(ReportSection):
         for values, group in scores.groupby(GROUP, dropna=False, sort=False):
             place = dict(zip(GROUP, values, strict=True))
             title = f"Means over layers and heads: {group_title(place)}"
-            blocks += [Heading(title), means(group, title)]
+            attended = group["metric"].isin(ATTENDED)
+            blocks.append(Heading(title))
+            blocks.append(means(group[attended], f"{title}: where heads look"))
+            blocks.append(means(group[~attended], f"{title}: order, and what the encoding adds"))
             if reasons := _reasons(group):
                 blocks.append(List(tuple(reasons), "notes"))
         blocks.append(Sources(view.sources("tables/anatomy-heads.csv")))
-        blocks += [Heading("Heads, drawn"), Group(tuple(map(view.figure, pictures)))] if pictures else []
+        blocks += [Heading("Heads, drawn"), *map(view.figure, pictures)] if pictures else []
         return Section("Anatomy: what heads do with position", tuple(blocks), "Anatomy", {"anatomy-heads": found.heads})
 
 
