@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from posenc.api.objective import Scored
 from posenc.backbone.transformer import Transformer
 from posenc.objectives.causal_lm import CausalLM
 from posenc.objectives.measuring import ANATOMY, Measuring, anatomy
+from posenc.objectives.windows import separate
 
 
 class OfCausalLM(Measuring, CausalLM):
@@ -24,5 +26,7 @@ class OfCausalLM(Measuring, CausalLM):
         self.tests = [("anatomy", length) for _, length in self.tests]
 
     def score(self, model: Transformer, split: str, length: int) -> Scored:
-        windows = torch.cat(list(self.windows("test", length)))
+        (side_by_side,) = separate(self.targets_of("test"), length)
+        batches = side_by_side.batches(self.splits["test"], self.evaluation.batch_tokens)
+        windows = torch.from_numpy(np.concatenate(list(batches)))
         return anatomy(model, windows[:, :-1], windows[:, 1:])
