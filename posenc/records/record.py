@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Required, TypedDict
+
+from posenc.common.files import digest
 
 SCHEMA = 1
 
@@ -205,11 +207,43 @@ class AskedShape(TypedDict, total=False):
     ended: int
 
 
+class ComparisonShape(TypedDict, total=False):
+    """A line of the ledger: `mine` and `theirs` are the arms, as `without_seed` knows their cells ("" where the command
+    line left them out); `evaluated`, `evaluated_theirs` the lengths scored, in tokens; the rest as in its TOML."""
+
+    encoding: Required[str]
+    baseline: Required[str]
+    metric: Required[str]
+    metric_theirs: Required[str]
+    mine: Required[str]
+    theirs: Required[str]
+    evaluated: Required[int | None]
+    evaluated_theirs: Required[int | None]
+    holds: Required[str]
+    margin: Required[float]
+    published: Required[list[dict[str, Any]]]
+
+
+class ClaimShape(TypedDict, total=False):
+    """A claim of a suite: its words, why it is not tested at this scale (else ""), and its comparisons."""
+
+    name: Required[str]
+    title: Required[str]
+    who: Required[str]
+    paper: Required[str]
+    where: Required[str]
+    says: Required[str]
+    why_not: Required[str]
+    published: Required[list[dict[str, Any]]]
+    compare: Required[list[ComparisonShape]]
+
+
 class ManifestShape(TypedDict, total=False):
     schema: Required[int]
     suite: Required[SuiteShape]
     cells: Required[list[CellShape]]
     tasks: dict[str, dict[str, Any]]
+    claims: list[ClaimShape]
     command: str | None
     made: str | None
     asked: list[AskedShape]
@@ -326,10 +360,12 @@ def variants(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     Without this, cells that differ in some field that no table names would be averaged as if they were seeds.
     """
     places: dict[tuple[Any, ...], list[tuple[str, dict[str, Any]]]] = {}
-    for cell in cells:
-        apart = (*_NOT_AN_AXIS, *(cell.get("tuned") or ()))
-        keys = {key: value for key, value in flat(cell["config"]).items() if not is_key(key, apart)}
-        places.setdefault(tuple(coordinates(cell["config"]).values()), []).append((cell["id"], keys))
+    for group in _by_coordinates(cells):
+        fixed = _fixed_where_others_tune(group)
+        for cell in group:
+            apart = (*_NOT_AN_AXIS, *(cell.get("tuned") or ()), *fixed)
+            keys = {key: value for key, value in flat(cell["config"]).items() if not is_key(key, apart)}
+            places.setdefault(tuple(coordinates(cell["config"]).values()), []).append((cell["id"], keys))
     varied: dict[Any, set[str]] = {}
     for place, members in places.items():
         names = {key for _, keys in members for key in keys}
@@ -346,6 +382,23 @@ def variants(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
+def _by_coordinates(cells: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        found.setdefault(tuple(coordinates(cell["config"]).values()), []).append(cell)
+    return list(found.values())
+
+
+def _fixed_where_others_tune(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys that some of these cells tune and that the others all leave at one value: no axis of theirs.
+
+    A suite that tunes the rate in one grid and varies the depth in another has the axis of depth alone.
+    """
+    tuned = {key for cell in cells for key in cell.get("tuned") or ()}
+    rest = [flat(cell["config"]) for cell in cells if not cell.get("tuned")] if tuned else []
+    return sorted(key for key in tuned if len({repr(one.get(key)) for one in rest}) == 1)
+
+
 def labels(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """For each cell's id the name of its row: its encoding, behind the suite's own name for it where it has one."""
     result = {}
@@ -353,6 +406,11 @@ def labels(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         name = str(coordinates(cell["config"])["encoding"])
         result[cell["id"]] = f"{cell['label']} ({name})" if cell.get("label") else name
     return result
+
+
+def without_seed(config: Mapping[str, Any]) -> str:
+    """What the cells of one arm of a comparison share: a digest of a configuration but for its seed, and its parent's."""
+    return digest({key: value for key, value in config.items() if key not in ("seed", "parent")})[:16]
 
 
 def is_key(key: str, families: Iterable[str]) -> bool:
