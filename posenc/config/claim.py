@@ -71,7 +71,7 @@ class Comparison:
 
     Attributes:
         encoding, baseline: of the two arms. against: what else differs in the baseline's.
-        metric: our name for it; the task's main one by default.
+        metric: our name for it; the task's main one by default. split: "test_sparse"; the first that is tested by default.
         times: scored at this multiple of the trained length. trained: at this multiple of the task's own length.
         set: keys of the task, for both arms.
         holds: what the claim says: the encoding's score is "better" or "worse" than the baseline's, or the "same",
@@ -84,6 +84,7 @@ class Comparison:
     encoding: str
     baseline: str
     metric: str = ""
+    split: str = ""
     times: float = 1.0
     trained: float = 1.0
     set: dict[str, Any] = field(default_factory=dict)

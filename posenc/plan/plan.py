@@ -163,7 +163,7 @@ def _comparison(
     if not claim.why_not(scale):
         mine, theirs = (_arm(claim, arm, wanted, family) for arm in one.arms())
     return {
-        **{key: getattr(one, key) for key in ("encoding", "baseline", "metric", "holds", "margin")},
+        **{key: getattr(one, key) for key in ("encoding", "baseline", "metric", "split", "holds", "margin")},
         "metric_theirs": one.arms()[1].metric,
         "mine": mine["key"],
         "theirs": theirs["key"],

@@ -215,6 +215,7 @@ class ComparisonShape(TypedDict, total=False):
     baseline: Required[str]
     metric: Required[str]
     metric_theirs: Required[str]
+    split: str
     mine: Required[str]
     theirs: Required[str]
     evaluated: Required[int | None]

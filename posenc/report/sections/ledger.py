@@ -68,6 +68,8 @@ def line_of(row: Mapping[str, Any]) -> str:
     else:
         sense = f"{row['holds']} than"
     text = f"{row['title']}: {row['encoding']} {sense} {row['baseline']}"
+    if row["split"] not in (None, "", "test") and isinstance(row["split"], str):
+        text += f", {row['split']}"
     if is_number(row["evaluated"]) and is_number(row["trained"]):
         text += f", trained at {row['trained']:,.0f}, scored at {row['evaluated']:,.0f}"
         if is_number(row["evaluated_theirs"]) and row["evaluated_theirs"] != row["evaluated"]:

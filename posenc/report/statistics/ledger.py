@@ -27,11 +27,14 @@ NOT_AT_SCALE, NOT_YET = "not at this scale", "not yet"
 VERDICTS = (HOLDS, OPPOSITE, CANNOT_TELL, NOT_YET, NOT_AT_SCALE)
 FIELDS = (
     *("claim", "title", "who", "paper", "where", "says", "published", "encoding", "baseline", "holds", "margin"),
-    *("metric", "metric_title", "better", "task", "trained", "evaluated", "evaluated_theirs"),
+    *("metric", "split", "metric_title", "better", "task", "trained", "evaluated", "evaluated_theirs"),
     *("n", "n_theirs", "mean", "mean_theirs", "pairs", "seeds", "differences", "difference", "difference_sd"),
     *("difference_low", "difference_high", "p", "p_flips", "p_skewed", "p_holm", "level", "looks", "lacking"),
     *("at_floor", "smallest", "verdict", "why"),
 )  # fmt: skip
+
+PLACE = ("task", "attention", "variant", "length", "encoding", "split", "metric", "evaluated")
+"""What tells one score of a suite's summary from the others."""
 
 
 def ledger(
@@ -167,12 +170,9 @@ class _Arms:
         self.rows: dict[str, list[dict[str, Any]]] = {}
         for row in tests_alone.to_dict("records"):
             self.rows.setdefault(row["id"], []).append(row)
-        self.floors = {
-            (row["task"], row["attention"], row["variant"], row["length"], row["encoding"], row["metric"], row["evaluated"]): row
-            for row in summary.to_dict("records")
-        }  # fmt: skip
+        self.floors = {tuple(row[name] for name in PLACE): row for row in summary.to_dict("records")}
 
-    def read(self, key: str, metric: str, evaluated: int | None) -> dict[str, Any]:
+    def read(self, key: str, metric: str, evaluated: int | None, split: str) -> dict[str, Any]:
         """values: by seed. gone: (seed, why, cause) of the others. row: one of its scores, {} where it has none."""
         values: dict[int, float] = {}
         gone: list[tuple[int, str, Any]] = []
@@ -183,6 +183,7 @@ class _Arms:
                 one
                 for one in self.rows.get(cell["id"], [])
                 if one["evaluated"] == evaluated and (one["metric"] == metric if metric else one["main"])
+                and split in ("", one["split"])
             ]
             if fitting and is_number(fitting[0]["value"]):
                 row = row or fitting[0]
@@ -197,14 +198,14 @@ class _Arms:
         return {"values": values, "gone": gone, "row": row}
 
     def floor(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        names = ("task", "attention", "variant", "length", "encoding", "metric", "evaluated")
-        return self.floors.get(tuple(row.get(name) for name in names), {})
+        return self.floors.get(tuple(row.get(name) for name in PLACE), {})
 
 
 def _compared(one: Mapping[str, Any], arms: _Arms) -> dict[str, Any]:
     """Both arms of a comparison, and the paired tests of their difference."""
-    mine = arms.read(one["mine"], one["metric"], one["evaluated"])
-    theirs = arms.read(one["theirs"], one["metric_theirs"], one["evaluated_theirs"])
+    split = one.get("split") or ""
+    mine = arms.read(one["mine"], one["metric"], one["evaluated"], split)
+    theirs = arms.read(one["theirs"], one["metric_theirs"], one["evaluated_theirs"], split)
     seeds = sorted(mine["values"].keys() & theirs["values"].keys())
     pairs = [[arm["values"][seed] for seed in seeds] for arm in (mine, theirs)]
     differences = [a - b for a, b in zip(*pairs, strict=True)]
@@ -215,6 +216,7 @@ def _compared(one: Mapping[str, Any], arms: _Arms) -> dict[str, Any]:
     return {
         **{key: one[key] for key in ("encoding", "baseline", "holds", "margin", "evaluated", "evaluated_theirs")},
         "metric": row.get("metric") or one["metric"],
+        "split": row.get("split") or split,
         "metric_title": row.get("title") or one["metric"],
         "better": row.get("better"),
         "task": row.get("task"),
