@@ -71,7 +71,8 @@ class Comparison:
 
     Attributes:
         encoding, baseline: of the two arms. against: what else differs in the baseline's.
-        metric: our name for it; the task's main one by default. split: "test_sparse"; the first that is tested by default.
+        metric: our name for it; the task's main one by default.
+        split: such as "test_sparse"; the first that is tested by default.
         times: scored at this multiple of the trained length. trained: at this multiple of the task's own length.
         set: keys of the task, for both arms.
         holds: what the claim says: the encoding's score is "better" or "worse" than the baseline's, or the "same",
@@ -105,7 +106,9 @@ class Comparison:
     def arms(self) -> tuple[Arm, Arm]:
         """The encoding's and the baseline's."""
         mine = Arm(self.encoding, self.trained, self.set, self.times, self.metric)
-        own = {key: value for key in ("times", "trained", "metric") if (value := getattr(self.against, key)) is not None}
+        own = {
+            key: value for key in ("times", "trained", "metric") if (value := getattr(self.against, key)) is not None
+        }
         theirs = replace(mine, encoding=self.baseline, set={**self.set, **self.against.set}, **own)
         return mine, theirs
 
@@ -197,7 +200,6 @@ class Claim:
                 if grid not in known:
                     known.append(grid)
                     yield grid
-
 
     def decides(self) -> dict[str, Any]:
         """All of it that decides cells and verdicts, and no words."""

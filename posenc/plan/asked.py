@@ -138,7 +138,8 @@ def data_folder(given: str | Path | None) -> Path | None:
 def find_suite(given: str, where: str = "") -> Suite:
     """A suite by its name, by the path of its TOML, or a task (by name or path): that alone over the default encodings.
 
-    A claim's TOML, by its path, is a suite of that claim alone. A task without a `smoke` scale runs at the first that it has.
+    A claim's TOML, by its path, is a suite of that claim alone. A task without a `smoke` scale runs at the first that
+    it has.
 
     Args:
         where: the option that named it, for errors.

@@ -29,6 +29,7 @@ __all__ = ["Choice", "Plan", "find_suite", "make"]
 
 LATER: dict[str, Any] = {
     "backbone.convolution": 0,
+    "backbone.scale": "sqrt",
     "data.files": {},
     "data.format": "",
     "data.header": True,

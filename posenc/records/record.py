@@ -410,7 +410,7 @@ def labels(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def without_seed(config: Mapping[str, Any]) -> str:
-    """What the cells of one arm of a comparison share: a digest of a configuration but for its seed, and its parent's."""
+    """What the cells of one arm of a comparison share: a digest of a configuration but for its seed and parent."""
     return digest({key: value for key, value in config.items() if key not in ("seed", "parent")})[:16]
 
 

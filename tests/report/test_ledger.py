@@ -16,7 +16,7 @@ from statsmodels.stats.multitest import multipletests
 from posenc.records.manifest import union, with_claims
 from posenc.records.record import without_seed
 from posenc.records.store import Store
-from posenc.report.statistics import claims, ledger
+from posenc.report.statistics import ledger
 from posenc.report.statistics.intervals import interval, power
 from posenc.report.view import View
 
@@ -28,20 +28,34 @@ SCORES: dict[str, list[Any]] = {"sinusoidal": BASE, "rope": LOWER, "t5": NEAR, "
 
 def comparison(encoding: str, baseline: str = "sinusoidal", **changes: Any) -> dict[str, Any]:
     arms = {"mine": without_seed(cell(encoding, 0)["config"]), "theirs": without_seed(cell(baseline, 0)["config"])}
-    own = {"encoding": encoding, "baseline": baseline, "metric": "", "metric_theirs": "", "holds": "better", "margin": 0.0}
-    figure = {"metric": "perplexity", "encoding": 18.41, "baseline": 31.58, "spread": "", "says": "", "source": "Table 2",
-              "second_hand": True}  # fmt: skip
+    own = {
+        "encoding": encoding,
+        "baseline": baseline,
+        "metric": "",
+        "metric_theirs": "",
+        "holds": "better",
+        "margin": 0.0,
+    }
+    figure = {"metric": "perplexity", "encoding": 18.41, "baseline": 31.58, "spread": "", "says": ""}
+    figure |= {"source": "Table 2", "second_hand": True}
     return {**own, **arms, "evaluated": 64, "evaluated_theirs": 64, "published": [figure], **changes}
 
 
 def claim(name: str, *compare: dict[str, Any], why_not: str = "") -> dict[str, Any]:
     told = {"title": f"Title of {name}", "who": "Someone et al. 2020", "paper": "arXiv:2001.00001", "where": "Table 2"}
     published = [] if compare else [{**comparison("rope")["published"][0], "second_hand": False}]
-    return {"name": name, **told, "says": "As it says", "why_not": why_not, "published": published, "compare": list(compare)}
+    return {
+        "name": name,
+        **told,
+        "says": "As it says",
+        "why_not": why_not,
+        "published": published,
+        "compare": list(compare),
+    }
 
 
 def store_of(folder: Path, scores: dict[str, list[Any]], told: list[dict[str, Any]], **more: Any) -> Store:
-    """A score a seed (and one worse by 1 at four times the length); None is a cell that has not run, a table a failure."""
+    """A score a seed, worse by 1 at four times the length; None is a cell that has not run, a table a failure."""
     cells, records = [], []
     for name, values in scores.items():
         for seed, value in enumerate(values):
@@ -93,7 +107,9 @@ def test_holm_over_the_family_against_statsmodels_and_alpha_spent_over_looks(tmp
     expected = multipletests([*ps, 1.0], method="holm")[1]  # alibi's seeds are few: it is of the family all the same
     assert list(found["p_holm"][:2]) == pytest.approx(np.minimum(1, expected[:2] / 0.9))
     assert math.isnan(found["p_holm"][2]) and math.isnan(found["p_holm"][3])
-    again = store_of(tmp_path / "again", SCORES, told, asked=[{"seeds": [0, 1, 2, 3, 4]}, {"seeds": [0, 1, 2, 3, 4, 5]}])
+    again = store_of(
+        tmp_path / "again", SCORES, told, asked=[{"seeds": [0, 1, 2, 3, 4]}, {"seeds": [0, 1, 2, 3, 4, 5]}]
+    )
     assert list(View(again).ledger["p_holm"][:2]) == pytest.approx(np.minimum(1, expected[:2] / 0.09))
 
 
@@ -107,7 +123,11 @@ def test_the_smallest_difference_is_found_four_times_in_five(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("lost", "verdict", "why"),
     [
-        ({"reason": "loss is not finite"}, "cannot tell", "seeds are missing: rope, 1 seed (5: failed: loss is not finite"),
+        (
+            {"reason": "loss is not finite"},
+            "cannot tell",
+            "seeds are missing: rope, 1 seed (5: failed: loss is not finite",
+        ),
         ({"reason": "killed", "cause": "machine"}, "holds here", ""),
         (None, "holds here", ""),
     ],
@@ -130,11 +150,11 @@ def test_scores_at_the_floor_and_contradicted_ones_are_no_verdict(tmp_path: Path
 def test_a_margin_is_tested_from_both_sides() -> None:
     differences = np.array([0.02, -0.01, 0.015, 0.0, -0.005])
     mine, theirs = 3 + differences, np.full(5, 3.0)
-    found = ledger.tests(list(mine), list(theirs), 0.1)
+    found = ledger.paired(list(mine), list(theirs), 0.1)
     ends = [stats.ttest_1samp(differences, -0.1, alternative="greater").pvalue]
     ends.append(stats.ttest_1samp(differences, 0.1, alternative="less").pvalue)
     assert found["p"] == pytest.approx(2 * max(ends)) and found["p_flips"] == pytest.approx(2 / 32)
-    far = ledger.tests(list(mine + 0.3), list(theirs), 0.1)
+    far = ledger.paired(list(mine + 0.3), list(theirs), 0.1)
     assert far["p"] == pytest.approx(2 * stats.ttest_1samp(differences + 0.3, 0.1, alternative="greater").pvalue)
 
 
@@ -160,7 +180,7 @@ def test_without_any_difference_at_most_one_ledger_in_twenty_says_one(kind: str)
             found = interval([a - b for a, b in zip(mine, theirs, strict=True)])
             rows.append({"pairs": 5, "verdict": "", "why": "", "at_floor": "", "lacking": "", "holds": "better",
                          "better": "lower", "margin": 0.0, "difference": found.mean, "difference_sd": found.sd,
-                         **ledger.tests(mine, theirs)})  # fmt: skip
+                         **ledger.paired(mine, theirs)})  # fmt: skip
         told = ledger.judged(pd.DataFrame(rows), looks=1)["verdict"]
         wrong += bool(told.isin([ledger.HOLDS, ledger.OPPOSITE]).any())
     # 5 % of 2,000 are 100, with a binomial standard deviation of 9.7.

@@ -22,7 +22,6 @@ from posenc.report.statistics.intervals import SEEDS_FOR_A_CLAIM, seeds_needed
 from posenc.report.statistics.tables import COLUMN, GROUP, at_place
 from posenc.report.view import View
 
-
 IN_LEDGER = "What this suite tests stands in its ledger of claims; what follows is described, and not claimed."
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -50,13 +49,18 @@ def headline(rows: Iterable[Mapping[str, Any]]) -> str:
     rows = list(rows)
     counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS}
     told = ", ".join(f"{verdict}: {count}" for verdict, count in counts.items() if count)
-    return f"Of {words.plural(len(rows), 'line')} in {words.plural(len({row['claim'] for row in rows}), 'claim')}: {told}."
+    return (
+        f"Of {words.plural(len(rows), 'line')} in {words.plural(len({row['claim'] for row in rows}), 'claim')}: {told}."
+    )
 
 
 def _row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
     verdict = str(row["verdict"])
     texts = (line_of(row), f"{row['who']}, {row['paper']}, {row['where']}", published(row["published"]), ours(row))
-    return (*(Cell(text, key=text) for text in texts), Cell(said(row), strong=verdict in (HOLDS, OPPOSITE), key=VERDICTS.index(verdict)))
+    return (
+        *(Cell(text, key=text) for text in texts),
+        Cell(said(row), strong=verdict in (HOLDS, OPPOSITE), key=VERDICTS.index(verdict)),
+    )
 
 
 def line_of(row: Mapping[str, Any]) -> str:

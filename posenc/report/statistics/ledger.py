@@ -86,7 +86,9 @@ def judged(rows: pd.DataFrame, looks: int) -> pd.DataFrame:
     result["verdict"] = [verdict for verdict, _ in said]
     result["why"] = [why for _, why in said]
     result["smallest"] = [
-        smallest_found(row["difference_sd"], int(row["pairs"]), level) if row["verdict"] == CANNOT_TELL and now else math.nan
+        smallest_found(row["difference_sd"], int(row["pairs"]), level)
+        if row["verdict"] == CANNOT_TELL and now
+        else math.nan
         for row, now in zip(result.to_dict("records"), ready, strict=True)
     ]
     return result
@@ -114,7 +116,7 @@ def _verdict(row: Mapping[str, Any]) -> tuple[str, str]:
     return (HOLDS, "") if ahead == (row["holds"] == "better") else (OPPOSITE, "")
 
 
-def tests(mine: Sequence[float], theirs: Sequence[float], margin: float = 0.0) -> dict[str, float]:
+def paired(mine: Sequence[float], theirs: Sequence[float], margin: float = 0.0) -> dict[str, float]:
     """p, p_flips and p_skewed of paired scores: whether they differ; with a margin, on which side of it they lie.
 
     With a margin the arm is moved by it, towards or away from the other: a test of no difference is then one of the
@@ -142,7 +144,7 @@ def tests(mine: Sequence[float], theirs: Sequence[float], margin: float = 0.0) -
 
 
 def smallest_found(sd: float, seeds: int, level: float) -> float:
-    """The true difference that a paired t-test at a level finds in four runs of five, by the spread that was observed."""
+    """The true difference that a paired t-test at a level finds in four runs of five, by the observed spread."""
     if not is_number(sd) or sd == 0 or seeds < 2:
         return math.nan
     low, high = 0.0, 1.0
@@ -182,7 +184,8 @@ class _Arms:
             fitting = [
                 one
                 for one in self.rows.get(cell["id"], [])
-                if one["evaluated"] == evaluated and (one["metric"] == metric if metric else one["main"])
+                if one["evaluated"] == evaluated
+                and (one["metric"] == metric if metric else one["main"])
                 and split in ("", one["split"])
             ]
             if fitting and is_number(fitting[0]["value"]):
@@ -212,7 +215,9 @@ def _compared(one: Mapping[str, Any], arms: _Arms) -> dict[str, Any]:
     found = interval(differences)
     row = mine["row"] or theirs["row"]
     means = [interval(list(arm["values"].values())).mean for arm in (mine, theirs)]
-    tested = tests(pairs[0], pairs[1], one["margin"]) if seeds else dict.fromkeys(("p", "p_flips", "p_skewed"), math.nan)
+    tested = (
+        paired(pairs[0], pairs[1], one["margin"]) if seeds else dict.fromkeys(("p", "p_flips", "p_skewed"), math.nan)
+    )
     return {
         **{key: one[key] for key in ("encoding", "baseline", "holds", "margin", "evaluated", "evaluated_theirs")},
         "metric": row.get("metric") or one["metric"],
