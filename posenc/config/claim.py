@@ -177,7 +177,8 @@ class Claim:
 
     def why_not(self, scale: str) -> str:
         """Why it is not tested at a scale; "" where it is."""
-        return self.not_at.get(ANY) or self.not_at.get(scale, "")  # type: ignore[call-overload,no-any-return]
+        written = {str(at): why for at, why in self.not_at.items()}
+        return written.get(ANY) or written.get(scale, "")
 
     def arm_grid(self, arm: Arm) -> Grid:
         """The cells of one arm."""

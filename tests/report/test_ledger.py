@@ -166,22 +166,19 @@ def test_a_run_of_other_tasks_forgets_no_claims_cells() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["normal", "heavy"])
-def test_without_any_difference_at_most_one_ledger_in_twenty_says_one(kind: str) -> None:
-    """2,000 ledgers of eight lines over five seeds; the arms of a line share the seed's luck."""
+def test_without_any_difference_at_most_one_ledger_in_twenty_says_one() -> None:
+    """2,000 ledgers of eight lines over five seeds, half of them with heavy tails; the arms of a line share luck."""
     generator = np.random.default_rng(0)
     ledgers, lines, wrong = 2000, 8, 0
     for _ in range(ledgers):
         rows = []
-        for _ in range(lines):
-            draw = generator.normal if kind == "normal" else lambda size: generator.standard_t(3, size)
-            shared, mine, theirs = generator.normal(3, 0.1, 5), draw(size=5), draw(size=5)
-            mine, theirs = list(shared + 0.05 * mine), list(shared + 0.05 * theirs)
+        for line in range(lines):
+            noise = generator.normal(size=(2, 5)) if line % 2 else generator.standard_t(3, size=(2, 5))
+            mine, theirs = (list(one) for one in generator.normal(3, 0.1, 5) + 0.05 * noise)
             found = interval([a - b for a, b in zip(mine, theirs, strict=True)])
-            rows.append({"pairs": 5, "verdict": "", "why": "", "at_floor": "", "lacking": "", "holds": "better",
-                         "better": "lower", "margin": 0.0, "difference": found.mean, "difference_sd": found.sd,
-                         **ledger.paired(mine, theirs)})  # fmt: skip
+            common = {"pairs": 5, "verdict": "", "why": "", "at_floor": "", "lacking": "", "margin": 0.0}
+            common |= {"holds": "better", "better": "lower", "difference": found.mean, "difference_sd": found.sd}
+            rows.append({**common, **ledger.paired(mine, theirs)})
         told = ledger.judged(pd.DataFrame(rows), looks=1)["verdict"]
         wrong += bool(told.isin([ledger.HOLDS, ledger.OPPOSITE]).any())
-    # 5 % of 2,000 are 100, with a binomial standard deviation of 9.7.
-    assert wrong <= 100, f"{wrong} of {ledgers} ledgers"
+    assert 0 < wrong <= 0.05 * ledgers, f"{wrong} of {ledgers} ledgers"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -30,7 +31,7 @@ def _picture(task: str, rows: pd.DataFrame) -> Picture:
     return Picture(f"order-{plain_name([task])}", "order", {}, title, alt, notes, _svg(rows.to_dict("records")), data)
 
 
-def _svg(rows: Iterable[dict[str, object]]) -> str:
+def _svg(rows: Iterable[Mapping[str, Any]]) -> str:
     """Names at the left, figures at the right."""
     rows = list(rows)
     with mpl.rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False}):
@@ -46,9 +47,9 @@ def _svg(rows: Iterable[dict[str, object]]) -> str:
         for place, (row, name, text) in enumerate(zip(rows, fitted(names, left - 0.12), texts, strict=True)):
             y = len(rows) - 1 - place
             if is_number(row["tau_low"]):
-                axes.hlines(y, row["tau_low"], row["tau_high"], color=INK, linewidth=1.8)  # type: ignore[arg-type]
+                axes.hlines(y, row["tau_low"], row["tau_high"], color=INK, linewidth=1.8)
             if is_number(row["tau"]):
-                axes.plot([row["tau"]], [y], marker="o", color=INK, markersize=6, linestyle="none")  # type: ignore[list-item]
+                axes.plot([row["tau"]], [y], marker="o", color=INK, markersize=6, linestyle="none")
             for said, at, ha, shift in ((name, 0, "right", -7), (text, 1, "left", 7)):
                 axes.annotate(said, (at, y), xycoords=("axes fraction", "data"), xytext=(shift, 0), ha=ha, va="center",
                               textcoords="offset points", fontsize=SMALL)  # fmt: skip

@@ -45,10 +45,11 @@ def headline(rows: Iterable[Mapping[str, Any]]) -> str:
     same = sum(row["tau"] == 1 for row in rows)
     unlike = sum(is_number(row["tau_high"]) and row["tau_high"] < 1 for row in rows)
     best = sum(row["first"] != row["first_reference"] for row in rows)
-    return (
-        f"Of {words.plural(len(rows), 'value')} {same} {'has' if same == 1 else 'have'} the same order of means as the value"
-        f" it is held against; in {unlike} the interval leaves the same order out; in {best} another encoding is best."
+    said = (
+        f"Of {words.plural(len(rows), 'value')} {same} {'has' if same == 1 else 'have'} the same order of means as the"
     )
+    said += f" one that it is held against; in {unlike} the interval leaves the same order out; in {best} another"
+    return f"{said} encoding is best."
 
 
 def _tables(found: pd.DataFrame) -> Iterable[tuple[str, Table]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -19,7 +20,7 @@ from scipy import stats
 from posenc.records.record import MACHINE, NOT_RUN_YET, Record, ending, is_number, without_seed
 from posenc.report.statistics import claims
 from posenc.report.statistics.claims import FIRST, LATER, LEVEL
-from posenc.report.statistics.intervals import POWER, SEEDS_FOR_A_CLAIM, SURE, holm, interval, power
+from posenc.report.statistics.intervals import POWER, SEEDS_FOR_A_CLAIM, holm, interval, power
 from posenc.report.words import listed, plural
 
 HOLDS, OPPOSITE, CANNOT_TELL = "holds here", "opposite here", "cannot tell"
@@ -145,17 +146,19 @@ def paired(mine: Sequence[float], theirs: Sequence[float], margin: float = 0.0) 
 
 def smallest_found(sd: float, seeds: int, level: float) -> float:
     """The true difference that a paired t-test at a level finds in four runs of five, by the observed spread."""
-    if not is_number(sd) or sd == 0 or seeds < 2:
-        return math.nan
+    return _effect_found(seeds, level) * sd if is_number(sd) and sd > 0 and seeds > 1 else math.nan
+
+
+@lru_cache
+def _effect_found(seeds: int, level: float) -> float:
+    """The same in standard deviations of the differences: power grows with the effect, so its range is halved."""
     low, high = 0.0, 1.0
     while power(high, seeds, level) < POWER:
-        high *= 2
-        if high > 1e6 * SURE:
-            return math.nan
-    for _ in range(60):
+        low, high = high, 2 * high
+    for _ in range(40):
         middle = (low + high) / 2
         low, high = (low, middle) if power(middle, seeds, level) >= POWER else (middle, high)
-    return high * sd
+    return high
 
 
 class _Arms:
