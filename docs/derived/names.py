@@ -9,6 +9,7 @@ from posenc.api import sections as report_sections
 from posenc.attention.softmax import kernel
 from posenc.common.paths import content
 from posenc.common.toml import read_toml
+from posenc.config.claim import ANY, Claim, SuiteOfClaims
 from posenc.config.objectives import OBJECTIVES, objective
 from posenc.config.places import available
 from posenc.config.suite import Suite, Times
@@ -120,7 +121,7 @@ def _suite(suite: Suite) -> str:
     facts = [f"baseline `{suite.baseline}`", *([f"claim `{suite.claim}`"] if suite.claim else [])]
     facts += [f"scale `{suite.scale}`", f"seeds {', '.join(map(str, suite.seeds))}"]
     rows = []
-    for grid in suite.grid:
+    for _, grid in Suite.placed(suite, suite.scale):
         changed = [f"{key} = {value}" for key, value in grid.set.items()]
         changed += [f"{key}: {value}" for key, value in grid.vary.items()]
         changed += [f"{key}, tuned: {_values(value)}" for key, value in grid.tune.items()]
@@ -129,8 +130,16 @@ def _suite(suite: Suite) -> str:
         rows.append(
             (", ".join(map(code, grid.tasks)), ", ".join(map(code, grid.encodings)), "; ".join(map(code, changed)))
         )
-    head = ("tasks", "encodings", "set, varied, tuned")
-    return f"### {suite.name}\n\n{suite.title}. {suite.description}\n\n{'; '.join(facts)}.\n\n{table(head, rows)}"
+    tables = [table(("tasks", "encodings", "set, varied, tuned"), rows)] if rows else []
+    if isinstance(suite, SuiteOfClaims):
+        tables.append(table(("claim", "who says so", "tested on"), [_claim(one) for one in suite.ledger]))
+    whole = "\n\n".join(tables)
+    return f"### {suite.name}\n\n{suite.title}. {suite.description}\n\n{'; '.join(facts)}.\n\n{whole}"
+
+
+def _claim(claim: Claim) -> tuple[str, str, str]:
+    tested = claim.why_not(ANY) or ", ".join(filter(None, (code(claim.task), claim.attention)))
+    return f"{code(claim.name)}: {claim.says}", f"{claim.who}, {claim.paper}, {claim.where}", tested
 
 
 def _values(given: Any) -> str:

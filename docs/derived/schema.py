@@ -11,6 +11,7 @@ from typing import Any
 from derived.text import code, first, parts, said, table
 from posenc.backbone.config import BackboneConfig
 from posenc.config.card import Card, Reported
+from posenc.config.claim import Against, Claim, Comparison, Published
 from posenc.config.data import DataConfig
 from posenc.config.suite import Grid, Suite, Times
 from posenc.config.task import EvaluationConfig, RuntimeConfig, Stage, Task, TrainingConfig
@@ -106,7 +107,17 @@ def task() -> str:
 
 def suite() -> str:
     """Every table of a suite's TOML."""
-    return _all({"The suite": (Suite, ""), "grid": (Grid, ""), "times": (Times, "")})
+    return _all(
+        {
+            "The suite": (Suite, ""),
+            "grid": (Grid, ""),
+            "times": (Times, ""),
+            "A claim": (Claim, ""),
+            "compare, of a claim": (Comparison, ""),
+            "against, of a comparison": (Against, ""),
+            "published": (Published, ""),
+        }
+    )
 
 
 def settable() -> set[str]:

@@ -94,8 +94,8 @@ class Encoding(nn.Module):
 
     @property
     def score_scale(self) -> float:
-        """What queries times keys is multiplied by before the softmax."""
-        return self.stack.head_width**-0.5
+        """What queries times keys is multiplied by before the softmax; one of its own builds on `stack.scale()`."""
+        return self.stack.scale()
 
     @property
     def linear_width(self) -> int:

@@ -46,7 +46,7 @@ class Section:
 
 
 class ReportSection:
-    """A section to be. `name` is its anchor on the page; `order` its place (ours go from 10 to 130)."""
+    """A section to be. `name` is its anchor on the page; `order` its place (ours go from 5 to 130)."""
 
     name: ClassVar[str]
     order: ClassVar[int] = 95

@@ -22,6 +22,8 @@ class BackboneConfig:
         vocabulary: how many kinds of tokens; set by the data.
         layers: of each stack. width: D. heads: H. feedforward: the inner width.
         attention: softmax, or performer (FAVOR+) in self- and cross-attention.
+        scale: of the scores of self-attention: 1 / sqrt of a head's width (sqrt), or 1 (none), as in T5 and in
+            Kazemnejad et al. 2023; weights are drawn the same.
         activation: of the feed-forward part.
         norm: layer norm before each part and once at the end (pre), or after each part (post, as in 2017).
         dropout: on embeddings and on what each part adds. attention_dropout: on attention weights.
@@ -44,6 +46,7 @@ class BackboneConfig:
     heads: int
     feedforward: int
     attention: Literal["softmax", "performer"] = "softmax"
+    scale: Literal["sqrt", "none"] = "sqrt"
     norm: Literal["pre", "post"] = "pre"
     activation: Literal["relu", "gelu"] = "gelu"
     dropout: float = 0.0
@@ -87,6 +90,7 @@ class BackboneConfig:
             max_length=max_length,
             causal=causal,
             axes=axes,
+            scaled=self.scale == "sqrt",
         )
 
     def stacks(self, max_length: int, axes: int = 1) -> list[Stack]:

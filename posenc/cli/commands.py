@@ -41,11 +41,11 @@ def main() -> None:
 
 
 @main.command("list")
-@click.argument("kind", type=click.Choice(["encodings", "tasks", "suites"]))
+@click.argument("kind", type=click.Choice(["encodings", "tasks", "suites", "claims"]))
 @click.option("--long", is_flag=True, help="Of encodings: the whole table, in Markdown (or JSON).")
 @as_json_option
 def list_command(kind: str, long: bool, as_json: bool) -> None:
-    """A line for each encoding, task or suite: its name, what it is, from which package."""
+    """A line for each encoding, task, suite or claim: its name, what it is, from which package."""
     from posenc.plan import catalogue, table
 
     rows = catalogue.long_rows(kind) if long else catalogue.rows(kind)
@@ -60,7 +60,7 @@ def list_command(kind: str, long: bool, as_json: bool) -> None:
 @main.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """One encoding, task or suite, whole."""
+    """One encoding, task, suite or claim, whole."""
     from posenc.plan import catalogue
 
     echo(catalogue.show(name))
@@ -96,6 +96,22 @@ def plan(suite: str, choice: Any, speed: float | None, as_json: bool) -> None:
 @results_option
 def run(suite: str, choice: Any, means: Any, results: Path) -> None:
     """Run what is missing of SUITE (a suite, a TOML file, or a task), and write its report."""
+    _run(suite, choice, means, results)
+
+
+@main.command()
+@click.argument("claim", metavar="CLAIM")
+@choice_options
+@means_options
+@results_option
+def claim(claim: str, choice: Any, means: Any, results: Path) -> None:
+    """Test one CLAIM (by name, or the TOML file of your own): run what is missing, and write its ledger and report."""
+    from posenc.plan.asked import find_claim
+
+    _run(find_claim(claim), choice, means, results)
+
+
+def _run(suite: str, choice: Any, means: Any, results: Path) -> None:
     from posenc.plan.asked import find_suite, require_known
 
     require_known(find_suite(suite), choice)  # a slip of the hand is told before anything slow is loaded

@@ -31,13 +31,19 @@ class TaskFile:
         return sha256(self.path.read_bytes()).hexdigest() if self.path_given else ""
 
 
+CLAIMS = "claims"
+"""The folder of the suites in which posenc's claims lie."""
+
+
 def available(kind: str) -> dict[str, Path]:
-    """The tasks or suites that packages bring, by name. `glue/mrpc` stands in a folder of its own.
+    """The tasks, suites or claims that packages bring, by name. `glue/mrpc` stands in a folder of its own.
 
     Those of other packages have the name of their entry point before their own: `mine/ptb`.
     """
-    folder = content(kind)
+    folder = content("suites") / CLAIMS if kind == CLAIMS else content(kind)
     found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))}
+    if kind == "suites":
+        found = {name: path for name, path in found.items() if not name.startswith(f"{CLAIMS}/")}
     if kind == "tasks":
         for name, file in brought_tasks().items():
             found.setdefault(name, file.path)

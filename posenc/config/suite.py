@@ -33,7 +33,8 @@ class Grid:
     Attributes:
         tasks, encodings: by name, or by the path of a file. seeds: in place of the suite's own.
         set: keys of the task, each with its value. vary: keys of the task, each with its values.
-        set_at: what is fixed at one scale alone, by the scale's name.
+        set_at: what is fixed at one scale alone, by the scale's name. A value of `vary` may be of any type, a list or a
+            table too; numbers may be multiples of the task's own (`{ times = [0.5, 1, 2] }`).
         lengths: in tokens (`[64, 128]`), or multiples of the task's own at its scale (`{ times = [0.5, 1] }`).
         encodings_at, lengths_at: those at one scale alone, in place of `encodings` and `lengths`, by the scale's name.
         tune: for each key of training its values (`[0.001, 0.002]`, or `{ times = [0.5, 1, 2] }` of the task's own),
@@ -52,7 +53,7 @@ class Grid:
     seeds: list[int] = field(default_factory=list)
     set: dict[str, Any] = field(default_factory=dict)
     set_at: dict[Literal["smoke", "small", "paper"], dict[str, Any]] = field(default_factory=dict)
-    vary: dict[str, list[Any]] = field(default_factory=dict)
+    vary: dict[str, list[Any] | Times] = field(default_factory=dict)
     tune: dict[str, list[Any] | Times] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
 
@@ -64,8 +65,10 @@ class Grid:
     def __post_init__(self) -> None:
         for kind in ("vary", "tune"):
             for key, values in getattr(self, kind).items():
-                if not values:
+                if not len(values):
                     raise ConfigError(f"grid.{kind}.{key} = []: at least one value is wanted")
+        if "length" in self.vary and len(self.lengths):
+            raise ConfigError("grid.vary.length: grid.lengths names the trained lengths as well")
         for key in self.tune:
             if key in self.vary:
                 raise ConfigError(f"grid.tune.{key}: it stands in vary as well")
@@ -84,6 +87,9 @@ class Suite:
         claim: the encoding that is held against the baseline: on each task's main metric at the trained length, named
             here before anything has run. What else differs is described in the report and not claimed.
         time_limit: seconds that one cell may take; 0 for any.
+        claims: files of claims, each a TOML of its own, from the suite's folder: `["claims/*.toml"]`. Their cells run
+            beside those of `grid`, and the report's first section is their ledger. They are the suite's one family of
+            named comparisons, so that `claim` stays empty.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = STRICT
@@ -96,15 +102,24 @@ class Suite:
     scale: Literal["smoke", "small", "paper"] = "smoke"
     seeds: list[int]
     time_limit: float = 0.0
-    grid: list[Grid]
+    claims: list[str] = field(default_factory=list)
+    grid: list[Grid] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):  # it names the folder of the results
             raise ConfigError(f"name = {self.name!r}: letters, digits, '.', '_' and '-' are wanted")
         if self.time_limit < 0:
             raise ConfigError(f"time_limit = {self.time_limit}: at least 0 seconds is wanted")
+        if not self.grid and not self.claims:
+            raise ConfigError("grid is missing: what is compared must stand in a grid, or in claims")
+        if self.claim and self.claims:
+            raise ConfigError(f"claim = {self.claim!r}: with claims it must be empty, which name what is compared")
         named = list(dict.fromkeys(encoding for grid in self.grid for encoding in grid.every_encoding))
         if self.claim and self.claim == self.baseline:
             raise ConfigError(f"claim = {self.claim!r}: it is the baseline; an encoding to hold against it is wanted")
         if self.claim and self.claim not in named:
             raise ConfigError(f"claim = {self.claim!r}: one of the suite's encodings is wanted: {', '.join(named)}")
+
+    def placed(self, scale: str) -> list[tuple[str, Grid]]:
+        """What runs at a scale, each grid behind the words for where it is written."""
+        return [(f"grid {index + 1} of suite {self.name}", grid) for index, grid in enumerate(self.grid)]

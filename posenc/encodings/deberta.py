@@ -42,7 +42,7 @@ class Deberta(Encoding):
 
     @property
     def score_scale(self) -> float:
-        return (3 * self.stack.head_width) ** -0.5
+        return self.stack.scale(3)
 
     def initialise(self, generator: torch.Generator) -> None:
         normal_(self.table, 0.02, generator)

@@ -101,7 +101,7 @@ class LongRope(_ByLength):
 
     @property
     def score_scale(self) -> float:
-        return self.stack.head_width**-0.5 * (1 + math.log(self.factor) / math.log(self.original))
+        return self.stack.scale() * (1 + math.log(self.factor) / math.log(self.original))
 
     def by_length(self, lengths: Tensor) -> Tensor:
         theta = self.frequencies(self.stack.head_width, lengths.device)

@@ -92,7 +92,7 @@ class Yarn(_Ramped):
 
     @property
     def score_scale(self) -> float:
-        return self.stack.head_width**-0.5 * (0.1 * math.log(self.factor) + 1) ** 2
+        return self.stack.scale() * (0.1 * math.log(self.factor) + 1) ** 2
 
     def frequencies(self, rotated: int, device: torch.device) -> Tensor:
         def place(turns: float) -> float:

@@ -40,7 +40,7 @@ class TupeA(Encoding):
 
     @property
     def score_scale(self) -> float:
-        return (2 * self.stack.head_width) ** -0.5
+        return self.stack.scale(2)
 
     def initialise(self, generator: torch.Generator) -> None:
         normal_(self.table, 0.02, generator)

@@ -17,7 +17,8 @@ from posenc.api import registry
 from posenc.api.spec import relocated
 from posenc.common.errors import ConfigError, PluginError, UnknownNameError
 from posenc.common.toml import read_toml, validate
-from posenc.config.places import available, relocated_task, task_file, task_name
+from posenc.config.claim import SuiteOfClaims, is_claim, read_claim, read_claims, suite_of, with_ledger
+from posenc.config.places import CLAIMS, available, relocated_task, task_file, task_name
 from posenc.config.suite import Grid, Suite
 from posenc.config.task import SCALES
 
@@ -137,7 +138,8 @@ def data_folder(given: str | Path | None) -> Path | None:
 def find_suite(given: str, where: str = "") -> Suite:
     """A suite by its name, by the path of its TOML, or a task (by name or path): that alone over the default encodings.
 
-    A task without a `smoke` scale runs at the first that it has.
+    A claim's TOML, by its path, is a suite of that claim alone. A task without a `smoke` scale runs at the first that
+    it has.
 
     Args:
         where: the option that named it, for errors.
@@ -153,13 +155,33 @@ def find_suite(given: str, where: str = "") -> Suite:
         raw = read_toml(path)
         if "objective" in raw and "grid" not in raw:
             return _of_task(given, raw)
+        if is_claim(raw):
+            return suite_of(read_claim(path), str(path))
         suite = validate(Suite, raw, {}, str(path))
         if not suite.seeds and not all(grid.seeds for grid in suite.grid):
             raise ConfigError(f"{path}: seeds is empty")
-        return _relocated(suite, path.parent)
+        suite = _relocated(suite, path.parent)
+        return with_ledger(suite, read_claims(suite.claims, path)) if suite.claims else suite
     if given in tasks:
         return _of_task(given, read_toml(tasks[given]))
     raise UnknownNameError("suite or task", given, [*suites, *tasks], where)
+
+
+def find_claim(given: str) -> str:
+    """The path of a claim's TOML, of one that posenc brings by its name.
+
+    Raises:
+        UnknownNameError: no such claim. ConfigError: no such file, or it is no claim.
+    """
+    known = available(CLAIMS)
+    path = known.get(given) or (Path(given) if given.endswith(".toml") else None)
+    if path is None:
+        raise UnknownNameError("claim", given, known)
+    if not path.is_file():
+        raise ConfigError(f"claim {given}: no such file")
+    if not is_claim(read_toml(path)):
+        raise ConfigError(f"{path}: no claim: who (says so) is missing")
+    return str(path)
 
 
 def _of_task(given: str, raw: Mapping[str, Any]) -> Suite:
@@ -200,8 +222,16 @@ def scale_wanted(suite: Suite, choice: Choice) -> str:
 
 
 def tasks_wanted(suite: Suite, choice: Choice) -> list[str]:
-    """The suite's tasks that run, as it names them; `--tasks` may name one that has a path by that or by its name."""
-    named = list(dict.fromkeys(task for grid in suite.grid for task in grid.tasks))
+    """The suite's tasks that run, as it names them; `--tasks` may name one that has a path by that or by its name.
+
+    Raises:
+        UnknownNameError: no such task. ConfigError: the command line names encodings or lengths, and the suite claims,
+            which say what is compared.
+    """
+    for option, given in (("--encodings", choice.encodings), ("--lengths", choice.lengths)):
+        if given and isinstance(suite, SuiteOfClaims):
+            raise ConfigError(f"{option}: the claims of suite {suite.name} say what is compared; leave it out")
+    named = list(dict.fromkeys(task for _, grid in suite.placed(scale_wanted(suite, choice)) for task in grid.tasks))
     chosen = []
     for task in choice.tasks or ():
         found = next(
@@ -229,8 +259,7 @@ def require_known(suite: Suite, choice: Choice) -> None:
     """
     scale = scale_wanted(suite, choice)
     tasks = tasks_wanted(suite, choice)
-    for index, grid in enumerate(suite.grid):
-        where = f"grid {index + 1} of suite {suite.name}"
+    for where, grid in suite.placed(scale):
         for task in grid.tasks:
             if task in tasks:
                 task_file(task, where)

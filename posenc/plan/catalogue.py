@@ -13,7 +13,7 @@ from posenc.api import registry
 from posenc.api.entries import own_package
 from posenc.common.errors import ConfigError, PosencError, UnknownNameError
 from posenc.common.toml import read_toml
-from posenc.config.places import available, brought_tasks
+from posenc.config.places import CLAIMS, available, brought_tasks
 from posenc.plan.asked import Choice, find_suite
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def rows(kind: str) -> list[dict[str, str]]:
-    """Name, what it is, and package of every encoding, task or suite. A broken plug-in is a row that says so."""
+    """Name, what it is, and package of every encoding, task, suite or claim. A broken plug-in is a row that says so."""
     if kind == "encodings":
         found = []
         for name, entry in sorted(registry.entries().items()):
@@ -52,18 +52,19 @@ def long_rows(kind: str) -> list[dict[str, Any]]:
 
 
 def show(name: str) -> str:
-    """An encoding's documentation and declarations, or a task's or suite's TOML.
+    """An encoding's documentation and declarations, or the TOML of a task, suite or claim.
 
     Raises:
         UnknownNameError: nothing has this name.
     """
-    for kind in ("suites", "tasks"):
+    for kind in ("suites", "tasks", CLAIMS):
         path = available(kind).get(name)
         if path:
             return f"# {path}\n{path.read_text(encoding='utf-8')}"
     spec = registry.parse(name)[0] if ".py:" in name else registry.Spec(name)
     if not spec.file and name not in registry.entries():
-        raise UnknownNameError("name", name, [*registry.entries(), *available("tasks"), *available("suites")])
+        known = [one for kind in ("tasks", "suites", CLAIMS) for one in available(kind)]
+        raise UnknownNameError("name", name, [*registry.entries(), *known])
     encoding = registry.load(spec.name)
     source = f"{spec.name}, a file" if spec.file else _source(name)
     options = [

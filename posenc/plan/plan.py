@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from posenc.backbone.cost import backend_taken, shapes
 from posenc.backbone.transformer import is_head, is_positional
 from posenc.common.errors import ConfigError, MissingDataError, NotPossibleError, PluginError, UnknownNameError
 from posenc.common.files import digest
+from posenc.config.claim import Arm, Claim, Comparison, SuiteOfClaims
 from posenc.config.objectives import OBJECTIVES, objective
 from posenc.config.places import task_file, task_name
 from posenc.config.suite import Grid, Suite, Times
@@ -21,12 +23,13 @@ from posenc.config.task import SCRATCH, Task, plain, task_at
 from posenc.objectives import factory
 from posenc.plan.asked import LONGEST, Choice, encodings_wanted, find_suite, scale_wanted, tasks_wanted
 from posenc.plan.cell import Cell
-from posenc.records.record import SCHEMA
+from posenc.records.record import SCHEMA, variants, without_seed
 
 __all__ = ["Choice", "Plan", "find_suite", "make"]
 
 LATER: dict[str, Any] = {
     "backbone.convolution": 0,
+    "backbone.scale": "sqrt",
     "data.files": {},
     "data.format": "",
     "data.header": True,
@@ -53,12 +56,14 @@ class Plan:
     Attributes:
         definition: hashes all of the suite that decides cells and that a command line does not narrow.
         tasks: by the name of each task that its suite or a task names by a path, that path.
+        claims: of the suite, as the report's ledger reads them (`posenc.records.record.ClaimShape`).
     """
 
     suite: Suite
     cells: list[Cell]
     definition: str = ""
     tasks: Mapping[str, str] = field(default_factory=dict)
+    claims: Sequence[Mapping[str, Any]] = ()
 
     def parents(self) -> frozenset[str]:
         """The ids of the cells that others start from."""
@@ -73,7 +78,9 @@ class Plan:
         cells = [cell.manifest() for cell in self.cells]
         names = {cell.config["task"]: None for cell in self.cells}
         tasks = {name: _about(self.tasks.get(name, name), self.suite.scale) for name in names}
-        return {"schema": SCHEMA, "suite": suite, "command": command, "made": made, "cells": cells, "tasks": tasks}
+        claims = {"claims": list(self.claims)} if self.claims else {}
+        return {"schema": SCHEMA, "suite": suite, "command": command, "made": made, "cells": cells, "tasks": tasks,
+                **claims}  # fmt: skip
 
 
 def _about(name: str, scale: str) -> dict[str, Any]:
@@ -110,28 +117,96 @@ def make(suite: Suite, choice: Choice, *, need_data: bool = True) -> Plan:
     tasks = tasks_wanted(suite, choice)
     wanted = [
         one
-        for index, grid in enumerate(suite.grid)
+        for where, grid in suite.placed(scale)
         for task in grid.tasks
         if task in tasks
-        for one in _grid_cells(suite, grid, f"grid {index + 1} of suite {suite.name}", task, choice, need_data)
+        for one in _grid_cells(suite, grid, where, task, choice, need_data)
     ]
     if not wanted:
         raise ConfigError(f"suite {suite.name}: nothing is left to run")
     family = _Family(scale, choice, need_data)
-    cells = family.cells(wanted)
+    cells = _named_apart(family.cells(wanted))
     # Seeds vary slowest: stopped half-way, a suite has whole comparisons of its first seeds.
-    return Plan(suite, sorted(cells, key=lambda cell: cell.config["seed"]), _definition(suite, choice), family.tasks)
+    in_order = sorted(cells, key=lambda cell: cell.config["seed"])
+    claims = _claims(suite, wanted, family) if isinstance(suite, SuiteOfClaims) else []
+    return Plan(suite, in_order, _definition(suite, choice), family.tasks, claims)
+
+
+def _named_apart(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells with names of their own: two that differ in what no name says have it added."""
+    by_name: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_name.setdefault(cell.name, []).append(cell)
+    apart = variants([cell.manifest() for cell in cells]) if len(by_name) < len(cells) else {}
+    return [
+        replace(cell, name=cell.name.replace(f"/s{cell.config['seed']}", f"/{apart[cell.id]}/s{cell.config['seed']}"))
+        if len(by_name[cell.name]) > 1
+        else cell
+        for cell in cells
+    ]
+
+
+def _claims(suite: SuiteOfClaims, wanted: Sequence[_Wanted], family: _Family) -> list[dict[str, Any]]:
+    """The suite's claims with the cells of each arm, for the manifest."""
+    told = ("name", "title", "who", "paper", "where", "says")
+    return [
+        {
+            **{key: getattr(claim, key) for key in told},
+            "why_not": claim.why_not(suite.scale),
+            "published": [plain(one) for one in claim.published],
+            "compare": [_comparison(claim, one, suite.scale, wanted, family) for one in claim.compare],
+        }
+        for claim in suite.ledger
+    ]
+
+
+def _comparison(
+    claim: Claim, one: Comparison, scale: str, wanted: Sequence[_Wanted], family: _Family
+) -> dict[str, Any]:
+    mine, theirs = ({"key": "", "evaluated": None} for _ in range(2))
+    if not claim.why_not(scale):
+        mine, theirs = (_arm(claim, arm, wanted, family) for arm in one.arms())
+    return {
+        **{key: getattr(one, key) for key in ("encoding", "baseline", "metric", "split", "holds", "margin")},
+        "metric_theirs": one.arms()[1].metric,
+        "mine": mine["key"],
+        "theirs": theirs["key"],
+        "evaluated": mine["evaluated"],
+        "evaluated_theirs": theirs["evaluated"],
+        "published": [plain(figure) for figure in one.published],
+    }
+
+
+def _arm(claim: Claim, arm: Arm, wanted: Sequence[_Wanted], family: _Family) -> dict[str, Any]:
+    """By what an arm's cells are known, and the length at which they are scored; of cells left out, nothing.
+
+    Raises:
+        ConfigError: the task is not scored at that length.
+    """
+    grid = claim.arm_grid(arm)
+    one = next((one for one in wanted if one.grid == grid), None)
+    if one is None:
+        return {"key": "", "evaluated": None}
+    factors = one.task.evaluation.length_factors
+    if arm.times not in factors:
+        known = ", ".join(f"{factor:g}" for factor in factors)
+        raise ConfigError(f"{one.where}: times = {arm.times:g}: task {one.task.name} is scored at {known} times")
+    cell = family.known[id(one)]
+    return {"key": without_seed(cell.config), "evaluated": round(cell.config["length"] * arm.times)}
 
 
 def _definition(suite: Suite, choice: Choice) -> str:
     """What a suite is known by, whichever of its tasks, encodings, lengths and seeds were chosen to run."""
-    told = ("title", "description", "time_limit")  # of people and clocks: no cell hangs on them
+    # Of people and clocks, or where it is written: no cell hangs on them.
+    told = ("title", "description", "time_limit", "claims", "ledger")
     written = {key: value for key, value in asdict(suite).items() if key not in told}
     for grid in written["grid"]:
         for key in ("encodings_at", "lengths_at"):
             _drop(grid, key, {})
+    if isinstance(suite, SuiteOfClaims):
+        written["ledger"] = [claim.decides() for claim in suite.ledger]
     tasks = {}
-    for name in {task for grid in suite.grid for task in grid.tasks}:
+    for name in {task for _, grid in suite.placed(suite.scale) for task in grid.tasks}:
         task = plain(task_at(name, suite.scale, {}))
         _drop(task["evaluation"], "stride", 0)
         tasks[name] = {key: task[key] for key in task if key not in ("title", "card")}
@@ -152,7 +227,7 @@ class _Wanted:
     """A cell whose parent is still to be found.
 
     Attributes:
-        given: its task's name, or path. changes: those of the task that made it.
+        given: its task's name, or path. grid: in which it stands. changes: those of the task that made it.
     """
 
     given: str
@@ -165,6 +240,7 @@ class _Wanted:
     tuned: dict[str, Any]
     changes: Changes
     where: str
+    grid: Grid
     label: str = ""
 
 
@@ -177,23 +253,24 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
     described = [_described(encoding, place) for encoding in encodings]
     labels = _labels(grid, where)
     wanted = []
-    for values in itertools.product(*grid.vary.values()):
-        varied = dict(zip(grid.vary, values, strict=True))
-        changes: Changes = {key: (value, f"{where}, set") for key, value in grid.set.items()}
-        own = grid.set_at.get(suite.scale, {})
-        changes |= {key: (value, f"{where}, set_at.{suite.scale}") for key, value in own.items()}
-        changes |= {key: (value, f"{where}, vary") for key, value in varied.items()}
-        changes |= {key: (value, choice.option(key)) for key, value in choice.changes.items()}
+    fixed: Changes = {key: (value, f"{where}, set") for key, value in grid.set.items()}
+    own = grid.set_at.get(suite.scale, {})
+    fixed |= {key: (value, f"{where}, set_at.{suite.scale}") for key, value in own.items()}
+    typed = {key: (value, choice.option(key)) for key, value in choice.changes.items()}
+    if choice.lengths and "length" in grid.vary:
+        raise ConfigError(f"--lengths: {where} varies length; leave it out")
+    for varied in _combinations(grid.vary, lambda: task_at(name, suite.scale, fixed | typed, where), f"{where}, vary"):
+        changes = fixed | {key: (value, f"{where}, vary") for key, value in varied.items()} | typed
         task = task_at(name, suite.scale, changes, where)
         lengths = choice.lengths or _lengths(suite, grid, task, where) or [task.length]
         data_digest = _data_digest(name, task, lengths, choice.data, need_data)
         _require_lengths(task, lengths, where)
         seeds = choice.seeds or grid.seeds or suite.seeds
-        for tuned in _tuned(grid, task, where):
+        for tuned in _combinations(grid.tune, lambda: task, f"{where}, tune"):  # noqa: B023
             more = changes | {key: (value, f"{where}, tune") for key, value in tuned.items()}
             one = task_at(name, suite.scale, more, where) if tuned else task
             for seed, length, encoding in itertools.product(seeds, lengths, described):
-                settings = (name, one, encoding, length, seed, data_digest, varied, tuned, more, where)
+                settings = (name, one, encoding, length, seed, data_digest, varied, tuned, more, where, grid)
                 wanted.append(_Wanted(*settings, labels.get(encoding["name"], "")))
     return wanted
 
@@ -219,18 +296,34 @@ def _require_lengths(task: Task, lengths: Sequence[int], where: str) -> None:
         raise ConfigError(f"{where}, task {task.name}: {error}") from None
 
 
-def _tuned(grid: Grid, task: Task, where: str) -> list[dict[str, Any]]:
-    """The combinations of values that a grid tunes over: one, of nothing, where it does not."""
-    columns = []
-    for key, values in grid.tune.items():
-        if isinstance(values, Times):
-            own = getattr(task.training, key.removeprefix("training."), None)
-            if not isinstance(own, float):
-                raise ConfigError(f"{where}, tune: {key} = {own!r} of task {task.name} has no multiples")
-            columns.append([float(f"{own * factor:.12g}") for factor in values.times])
-        else:
-            columns.append(values)
-    return [dict(zip(grid.tune, values, strict=True)) for values in itertools.product(*columns)]
+def _combinations(axes: Mapping[str, list[Any] | Times], own: Callable[[], Task], where: str) -> list[dict[str, Any]]:
+    """The combinations of values that a grid varies or tunes over: one, of nothing, where it does not.
+
+    Args:
+        own: gives the task whose own values `times` multiply.
+    """
+    columns = [_multiples(own(), key, one, where) if isinstance(one, Times) else one for key, one in axes.items()]
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*columns)]
+
+
+def _multiples(task: Task, key: str, times: Times, where: str) -> list[int] | list[float]:
+    """A number of the task's own, many times: a whole number stays one.
+
+    Raises:
+        ConfigError: it is no number, or a multiple is not whole.
+    """
+    own: Any = task
+    for part in key.split("."):
+        own = getattr(own, part, None)
+    if isinstance(own, bool) or not isinstance(own, int | float):
+        raise ConfigError(f"{where}: {key} = {own!r} of task {task.name} has no multiples")
+    values = [float(f"{own * factor:.12g}") for factor in times.times]
+    if isinstance(own, float):
+        return values
+    for value in values:
+        if value != int(value):
+            raise ConfigError(f"{where}: {key} = {value:g} of task {task.name} is no whole number")
+    return [int(value) for value in values]
 
 
 def _labels(grid: Grid, where: str) -> dict[str, str]:
@@ -255,11 +348,15 @@ def _data_digest(given: str, task: Task, lengths: Sequence[int], folder: Path | 
 
 
 class _Family:
-    """Gives every cell its parent: one of the plan's, or else one made for it, at its own task's settings."""
+    """Gives every cell its parent: one of the plan's, or else one made for it, at its own task's settings.
+
+    `known` has the cell of each that was wanted, by its id in this process.
+    """
 
     def __init__(self, scale: str, choice: Choice, need_data: bool) -> None:
         self.scale, self.choice, self.need_data = scale, choice, need_data
         self.made: dict[str, Cell] = {}
+        self.known: dict[int, Cell] = {}
         self.tasks: dict[str, str] = {}
 
     def cells(self, wanted: Sequence[_Wanted]) -> list[Cell]:
@@ -288,7 +385,8 @@ class _Family:
 
     def _add(self, one: _Wanted, parent: Cell | None) -> Cell:
         cell = _cell(one, self.scale, parent)
-        return self.made.setdefault(cell.id, cell)
+        self.known[id(one)] = self.made.setdefault(cell.id, cell)
+        return self.known[id(one)]
 
     def _parent(self, one: _Wanted, descendants: tuple[str, ...]) -> Cell:
         start = task_name(one.task.start)
@@ -364,7 +462,7 @@ def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
         "objective_package": "" if package == own_package() else package,
     }
     config = without_defaults(config)
-    extra = "".join(f"/{key.rsplit('.', 1)[-1]}={value}" for key, value in (one.varied | one.tuned).items())
+    extra = "".join(f"/{key.rsplit('.', 1)[-1]}={_shown(value)}" for key, value in (one.varied | one.tuned).items())
     source = f"/from-{config['start']}" if parent and "start" not in one.varied else ""
     source += f"/{task.data.tokeniser}" if task.data.tokeniser in ("characters", "words") else ""
     name = f"{task.name}/{task.backbone.attention}/{encoding['name']}/L{length}{source}{extra}/s{one.seed}"
@@ -381,6 +479,11 @@ def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
     more: dict[str, Any] = {"tuned": one.tuned, "label": one.label, "faulty": faulty}
     more["folder"] = str(file.path.parent)
     return Cell.of(config, name, backend=backend, why_not=why_not, **more)
+
+
+def _shown(value: Any) -> str:
+    """A value in a cell's name."""
+    return json.dumps(value, separators=(",", ":")) if isinstance(value, list | dict) else str(value)
 
 
 def _require_fit(one: _Wanted, parent: Cell, max_length: int) -> None:

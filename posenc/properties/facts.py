@@ -60,4 +60,5 @@ def _facts(text: str, stack: Stack | None) -> dict[str, Any]:
 
 def _stack_for(text: str) -> Stack:
     kind: type[Encoding] = registry.load(registry.parse(text)[0].name)
-    return Stack(**SHAPE, causal="causal" in kind.directions, axes=kind.axes or 1)
+    shape: dict[str, Any] = {**SHAPE, "causal": "causal" in kind.directions, "axes": kind.axes or 1}
+    return Stack(**shape)

@@ -22,8 +22,22 @@ def union(before: Mapping[str, Any] | None, now: Mapping[str, Any], ended: int =
     """
     if before is None or not _of_one_suite(before, now):
         return {**now, "asked": [_asked(now["cells"], now.get("made"), 0)]}
-    whole = _whole(before, now)
+    whole = _whole(before, now) | with_claims([now, before])
     return {**whole, "asked": merged(asked_at(before), _asked(whole["cells"], now.get("made"), 0), ended)}
+
+
+def with_claims(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The claims of manifests of one suite, under their key; {} where it has none.
+
+    A command line that chose other tasks left a claim's cells unnamed: they are named by a manifest that has them.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for manifest in manifests:
+        for claim in manifest.get("claims") or ():
+            known = found.setdefault(claim["name"], claim)
+            if not all(one["mine"] for one in known["compare"]):
+                found[claim["name"]] = claim
+    return {"claims": list(found.values())} if found else {}
 
 
 def asked_at(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Required, TypedDict
+
+from posenc.common.files import digest
 
 SCHEMA = 1
 
@@ -208,11 +210,44 @@ class AskedShape(TypedDict, total=False):
     ended: int
 
 
+class ComparisonShape(TypedDict, total=False):
+    """A line of the ledger: `mine` and `theirs` are the arms, as `without_seed` knows their cells ("" where the command
+    line left them out); `evaluated`, `evaluated_theirs` the lengths scored, in tokens; the rest as in its TOML."""
+
+    encoding: Required[str]
+    baseline: Required[str]
+    metric: Required[str]
+    metric_theirs: Required[str]
+    split: str
+    mine: Required[str]
+    theirs: Required[str]
+    evaluated: Required[int | None]
+    evaluated_theirs: Required[int | None]
+    holds: Required[str]
+    margin: Required[float]
+    published: Required[list[dict[str, Any]]]
+
+
+class ClaimShape(TypedDict, total=False):
+    """A claim of a suite: its words, why it is not tested at this scale (else ""), and its comparisons."""
+
+    name: Required[str]
+    title: Required[str]
+    who: Required[str]
+    paper: Required[str]
+    where: Required[str]
+    says: Required[str]
+    why_not: Required[str]
+    published: Required[list[dict[str, Any]]]
+    compare: Required[list[ComparisonShape]]
+
+
 class ManifestShape(TypedDict, total=False):
     schema: Required[int]
     suite: Required[SuiteShape]
     cells: Required[list[CellShape]]
     tasks: dict[str, dict[str, Any]]
+    claims: list[ClaimShape]
     command: str | None
     made: str | None
     asked: list[AskedShape]
@@ -334,16 +369,17 @@ def varying(cells: Iterable[Mapping[str, Any]], *, tuned: bool) -> dict[Any, lis
     Args:
         tuned: whether the fields count too that a cell's suite tunes over.
     """
-    places: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for cell in cells:
-        apart = (*_NOT_AN_AXIS, *(() if tuned else cell.get("tuned") or ()))
-        keys = {key: value for key, value in flat(cell["config"]).items() if not is_key(key, apart)}
-        places.setdefault(tuple(coordinates(cell["config"]).values()), []).append(keys)
     varied: dict[Any, set[str]] = {}
-    for place, members in places.items():
+    for group in _by_coordinates(cells):
+        fixed = _fixed_where_others_tune(group)
+        members = []
+        for cell in group:
+            apart = _NOT_AN_AXIS if tuned else (*_NOT_AN_AXIS, *(cell.get("tuned") or ()), *fixed)
+            members.append({key: value for key, value in flat(cell["config"]).items() if not is_key(key, apart)})
         names = {key for keys in members for key in keys}
         found = {key for key in names if len({repr(keys.get(key)) for keys in members}) > 1}
-        varied.setdefault(place[0], set()).update(found)  # of one task: another need not vary the same
+        task = coordinates(group[0]["config"])["task"]
+        varied.setdefault(task, set()).update(found)  # of one task: another need not vary the same
     return {
         task: sorted(key for key in found if key not in _FOLLOWS_FROM_OTHERS) or sorted(found)
         for task, found in varied.items()
@@ -358,11 +394,31 @@ def variants(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     cells = list(cells)
     shown = varying(cells, tuned=False)
     result = {}
-    for cell in cells:
-        tuned, fields = cell.get("tuned") or (), flat(cell["config"])
-        keys = [key for key in shown[coordinates(cell["config"])["task"]] if key in fields and not is_key(key, tuned)]
-        result[cell["id"]] = ", ".join(f"{key}={fields[key]}" for key in keys)
+    for group in _by_coordinates(cells):
+        keys = shown[coordinates(group[0]["config"])["task"]]
+        fixed = _fixed_where_others_tune(group)
+        for cell in group:
+            apart, fields = (*(cell.get("tuned") or ()), *fixed), flat(cell["config"])
+            here = (key for key in keys if key in fields and not is_key(key, apart))
+            result[cell["id"]] = ", ".join(f"{key}={fields[key]}" for key in here)
     return result
+
+
+def _by_coordinates(cells: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        found.setdefault(tuple(coordinates(cell["config"]).values()), []).append(cell)
+    return list(found.values())
+
+
+def _fixed_where_others_tune(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys that some of these cells tune and that the others all leave at one value: no axis of theirs.
+
+    A suite that tunes the rate in one grid and varies the depth in another has the axis of depth alone.
+    """
+    tuned = {key for cell in cells for key in cell.get("tuned") or ()}
+    rest = [flat(cell["config"]) for cell in cells if not cell.get("tuned")] if tuned else []
+    return sorted(key for key in tuned if len({repr(one.get(key)) for one in rest}) == 1)
 
 
 def labels(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -372,6 +428,11 @@ def labels(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         name = str(coordinates(cell["config"])["encoding"])
         result[cell["id"]] = f"{cell['label']} ({name})" if cell.get("label") else name
     return result
+
+
+def without_seed(config: Mapping[str, Any]) -> str:
+    """What the cells of one arm of a comparison share: a digest of a configuration but for its seed and parent."""
+    return digest({key: value for key, value in config.items() if key not in ("seed", "parent")})[:16]
 
 
 def is_key(key: str, families: Iterable[str]) -> bool:

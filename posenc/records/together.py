@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from posenc.common.errors import StoreError
-from posenc.records.manifest import asked_at, merged
+from posenc.records.manifest import asked_at, merged, with_claims
 from posenc.records.record import Record, dig
 from posenc.records.store import Store
 
@@ -84,7 +84,8 @@ class Together(Store):
         cells = {cell["id"]: cell for manifest in self.manifests for cell in manifest["cells"]}
         tasks = {name: task for manifest in self.manifests for name, task in (manifest.get("tasks") or {}).items()}
         whole = sorted(cells.values(), key=lambda cell: cell["config"]["seed"])
-        return {**self.manifests[0], "cells": whole, "tasks": tasks, "asked": asked}
+        claims = with_claims(self.manifests)
+        return {**self.manifests[0], "cells": whole, "tasks": tasks, "asked": asked, **claims}
 
     def _records_of(self, manifest: dict[str, Any]) -> list[Record]:
         return [record for cell in manifest["cells"] if (record := _whole(self, cell["id"]))]

@@ -13,6 +13,7 @@ from posenc.records.record import NOT_RUN_YET
 from posenc.records.store import Store
 from posenc.report import results
 from posenc.report.results import Entry, ResultTable
+from posenc.report.sections.ledger import line_of, ours, said
 from posenc.report.view import View
 
 LAYOUTS = ((3, "\n"), (2, "  "), (2, "\n"), (1, "  "), (1, "\n"))
@@ -28,10 +29,12 @@ class Results:
 
     Attributes:
         found: those of groups of which a cell has run. waiting: how many others there are.
+        ledger: a line for each comparison of the suite's claims.
     """
 
     found: tuple[ResultTable, ...]
     waiting: int
+    ledger: tuple[str, ...] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for result in self.found:
@@ -41,6 +44,8 @@ class Results:
         if self.waiting:
             groups = "1 group of cells has" if self.waiting == 1 else f"{self.waiting} groups of cells have"
             yield Text(f"\n{groups} not run yet.")
+        for line in self.ledger:
+            yield Text(f"\n{line}")
 
 
 def terminal_table(store: Store) -> Results:
@@ -49,7 +54,8 @@ def terminal_table(store: Store) -> Results:
     main = view.measured[view.measured["main"].astype(bool)]
     found = results.result_tables(main, view.references, view.captions)
     run = tuple(result for result in found if _has_run(result))
-    return Results(run, len(found) - len(run))
+    told = tuple(f"{line_of(row)}: {said(row)}\n  {ours(row)}" for row in view.ledger.to_dict("records"))
+    return Results(run, len(found) - len(run), told)
 
 
 def _has_run(result: ResultTable) -> bool:

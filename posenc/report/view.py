@@ -23,7 +23,7 @@ from posenc.report.figures.canvas import Picture
 from posenc.report.figures.style import Look, looks
 from posenc.report.places import Key, key_of, slugs
 from posenc.report.reading import manifest_of, records_of
-from posenc.report.statistics import floors, resampling, tables, tuning
+from posenc.report.statistics import floors, ledger, resampling, tables, tuning
 from posenc.report.statistics.equal_cost import ran_alone
 
 
@@ -69,6 +69,11 @@ class View:
         """As `summary`, with what was measured of encodings and models too."""
         whole = tables.summary(self.scores, self.manifest)
         return floors.mark(whole, self.references, self._item_tables.scores)
+
+    @cached_property
+    def ledger(self) -> pd.DataFrame:
+        """A row for each comparison of the suite's claims, where it has any (`statistics.ledger`)."""
+        return ledger.ledger(self.manifest, self.records, self.scores, self.summary)
 
     @cached_property
     def theory(self) -> pd.DataFrame:

@@ -22,6 +22,8 @@ from posenc.report.statistics.intervals import SEEDS_FOR_A_CLAIM, seeds_needed
 from posenc.report.statistics.tables import COLUMN, GROUP, at_place
 from posenc.report.view import View
 
+IN_LEDGER = "What this suite tests stands in its ledger of claims; what follows is described, and not claimed."
+
 
 class TheAnswer(ReportSection):
     name = "answer"
@@ -31,7 +33,8 @@ class TheAnswer(ReportSection):
         """A headline, a card for each group of cells, and what may not be concluded."""
         suite, cells = view.manifest["suite"], view.manifest["cells"]
         found = answer(view.summary, view.items, view.cost, view.data, suite, cells, view.alone)
-        blocks: list[Block] = [Paragraph(found.headline, "headline")]
+        said = IN_LEDGER if view.manifest.get("claims") else found.headline
+        blocks: list[Block] = [Paragraph(said, "headline")]
         if pictures := overview.heat_map(view.summary):
             blocks += map(view.figure, pictures)
         if pictures := forests.overview(chosen_rows(view.summary), view.looks):

@@ -28,7 +28,7 @@ def choose(manifest: dict[str, Any], records: Iterable[Record]) -> tuple[dict[st
         if tuned := cell.get("tuned"):
             place = {**coordinates(cell["config"]), "variant": places[cell["id"]]}
             key = (*(place[field] for field in GROUP), place["encoding"])
-            setting = ", ".join(f"{name.rsplit('.', 1)[-1]} {value:g}" for name, value in tuned.items())
+            setting = ", ".join(f"{name.rsplit('.', 1)[-1]} {_value(value)}" for name, value in tuned.items())
             tried.setdefault(key, {}).setdefault(setting, []).append(cell)
     rows: list[dict[str, Any]] = []
     dropped: set[str] = set()
@@ -54,6 +54,11 @@ def choose(manifest: dict[str, Any], records: Iterable[Record]) -> tuple[dict[st
                 dropped |= {cell["id"] for cell in cells}
     kept = {**manifest, "cells": [cell for cell in manifest["cells"] if cell["id"] not in dropped]}
     return kept, [one for one in records if one["id"] not in dropped], pd.DataFrame(rows, columns=list(FIELDS))
+
+
+def _value(value: Any) -> str:
+    """A value that was tried, in words."""
+    return f"{value:g}" if is_number(value) else str(value)
 
 
 def _on_validation(
