@@ -325,25 +325,33 @@ def variants(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
     Without this, cells that differ in some field that no table names would be averaged as if they were seeds.
     """
-    places: dict[tuple[Any, ...], list[tuple[str, dict[str, Any]]]] = {}
+    places: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for cell in cells:
-        apart = (*_NOT_AN_AXIS, *(cell.get("tuned") or ()))
-        keys = {key: value for key, value in flat(cell["config"]).items() if not is_key(key, apart)}
-        places.setdefault(tuple(coordinates(cell["config"]).values()), []).append((cell["id"], keys))
-    varied: dict[Any, set[str]] = {}
+        places.setdefault(tuple(coordinates(cell["config"]).values()), []).append(cell)
+    varied: dict[Any, set[str]] = {place[0]: set() for place in places}
     for place, members in places.items():
-        names = {key for _, keys in members for key in keys}
-        found = {key for key in names if len({repr(keys.get(key)) for _, keys in members}) > 1}
-        varied.setdefault(place[0], set()).update(found)  # of one task: another need not vary the same
+        if len(members) == 1:
+            continue  # nothing varies: mostly so, and then no configuration need be read
+        read = [_axes(cell) for cell in members]
+        names = {key for keys in read for key in keys}
+        found = {key for key in names if len({repr(keys.get(key)) for keys in read}) > 1}
+        varied[place[0]].update(found)  # of one task: another need not vary the same
     shown = {
         task: sorted(key for key in found if key not in _FOLLOWS_FROM_OTHERS) or sorted(found)
         for task, found in varied.items()
     }
-    return {
-        name: ", ".join(f"{key}={keys[key]}" for key in shown[place[0]] if key in keys)
-        for place, members in places.items()
-        for name, keys in members
-    }
+    result = {}
+    for place, members in places.items():
+        for cell in members:
+            keys = _axes(cell) if shown[place[0]] else {}
+            result[cell["id"]] = ", ".join(f"{key}={keys[key]}" for key in shown[place[0]] if key in keys)
+    return result
+
+
+def _axes(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a cell's configuration a suite may vary beside its coordinates."""
+    apart = (*_NOT_AN_AXIS, *(cell.get("tuned") or ()))
+    return {key: value for key, value in flat(cell["config"]).items() if not is_key(key, apart)}
 
 
 def labels(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
