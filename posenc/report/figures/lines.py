@@ -38,7 +38,7 @@ def learning_curves(curves: pd.DataFrame, styles: dict[str, Look]) -> list[Pictu
             drawn = pd.DataFrame(
                 [
                     {"encoding": name, "tokens": tokens, "n": len(values), **interval(list(values))._asdict()}
-                    for (name, tokens), values in group.groupby(["encoding", "tokens"])["value"]
+                    for (name, tokens), values in _by(group, "encoding", "tokens")
                 ]
             )
             unit, tips = str(group["title"].iloc[0]), Tips()
@@ -104,8 +104,9 @@ def _lines(
     """A line for each encoding through its means, as they are; what each of its points is, to whoever points at it."""
     decimals = decimals_for(data["mean"])
     at = "evaluated" if "evaluated" in data else x
-    for name in (name for name in styles if name in set(data["encoding"])):
-        mine = data[data["encoding"] == name].sort_values(x)
+    parts = dict(iter(data.sort_values(x).groupby("encoding")))
+    for name in (name for name in styles if name in parts):
+        mine = parts[name]
         line = draw_line(axes, list(mine[x]), list(mine["mean"]), styles[name], marked=marked)
         told = [
             f"{labels[name]} at {place:,}{'' if at == 'evaluated' else f' {at}'}:"
@@ -114,6 +115,14 @@ def _lines(
         ]
         # A single point has marks alone, and no line before them.
         tips.on(line, *([str(labels[name])] if len(mine) > 1 else []), *(told if marked else []))
+
+
+def _by(group: pd.DataFrame, *keys: str) -> Iterable[tuple[tuple[Any, ...], list[float]]]:
+    """The values of each of a table's groups, in the order of their keys; pandas' own takes a frame for each."""
+    found: dict[tuple[Any, ...], list[float]] = {}
+    for *place, value in zip(*(group[key] for key in (*keys, "value")), strict=True):
+        found.setdefault(tuple(place), []).append(value)
+    return sorted(found.items())
 
 
 def _groups(frame: pd.DataFrame) -> Iterable[tuple[dict[str, Any], pd.DataFrame]]:
