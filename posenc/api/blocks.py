@@ -172,7 +172,9 @@ class Card:
 
 @dataclass(frozen=True)
 class Group:
-    """Blocks that stand together: `look` "figures" and "findings" side by side as there is room, "beside" a pair."""
+    """Blocks that stand together: `look` "figures", "multiples" (smaller ones) and "findings" side by side as there is
+    room, "beside" a pair.
+    """
 
     blocks: tuple[Block, ...]
     look: str = "figures"

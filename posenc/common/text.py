@@ -16,7 +16,9 @@ def harmless(text: object) -> str:
     """A text in which nothing can act on a terminal: control characters, and those that turn the order of writing,
     are shown as `\\x1b` is. Line breaks and tabs stay.
     """
-    return "".join(map(_shown, str(text)))
+    text = str(text)
+    # Python calls neither control characters nor those that turn the order printable: of most texts that is enough.
+    return text if text.isprintable() else "".join(map(_shown, text))
 
 
 def _shown(character: str) -> str:

@@ -30,6 +30,7 @@ class Alibi(Encoding):
     """
 
     name = "alibi"
+    look = ("distance", 1)
     title = "a penalty that grows with the distance, by a fixed slope for each head"
     paper = "Press et al. 2022, arXiv:2108.12409, section 3"
     formula = "s - m_h |n|, m_h = 2^(-8h/H)"

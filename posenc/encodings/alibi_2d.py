@@ -62,6 +62,7 @@ class Alibi2d(ByDistance):
     """
 
     name = "alibi_2d"
+    look = ("distance", 6)
     title = "a penalty that grows with the distance in the plane, by a fixed slope for each head"
     paper = "Fuller et al. 2023, arXiv:2311.00566, section 3 (2D-ALiBi)"
     formula = "s - m_h |p_i - p_j|, m_h = 2^(-8h/H)"

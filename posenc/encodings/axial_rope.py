@@ -67,6 +67,7 @@ class AxialRope(Planar):
     """
 
     name = "axial_rope"
+    look = ("rotary", 17)
     title = "RoPE on two axes: one half of the channels turned by the column, the other by the row"
     paper = "Heo et al. 2024, arXiv:2403.13298, section 3; the released code"
     formula = "(R_i q).(R_j k), R turns half of the pairs by x theta_c, half by y theta_c"

@@ -51,6 +51,7 @@ class ComropeAp(_Commuting):
     """
 
     name = "comrope_ap"
+    look = ("rotary", 20)
     title = "learnt rotations of many channels, each along one axis"
     paper = "Yu et al. 2025, arXiv:2506.03737, section 4; the released code"
     formula = "(R_i q).(R_j k), R_p turns block j by exp(p_(j mod A) (F_j - F_j^T)), F learnt"
@@ -75,6 +76,7 @@ class ComropeLd(_Commuting):
     """
 
     name = "comrope_ld"
+    look = ("rotary", 21)
     title = "learnt rotations of many channels, by one matrix times a learnt number for each axis"
     paper = "Yu et al. 2025, arXiv:2506.03737, section 4; the released code"
     formula = "(R_i q).(R_j k), R_p turns block j by exp(sum_a p_a m_aj (F_j - F_j^T)), m and F learnt"

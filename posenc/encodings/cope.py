@@ -21,6 +21,7 @@ class Cope(Encoding):
     """
 
     name = "cope"
+    look = ("content", 1)
     title = "positions counted by gates that depend on the scores"
     paper = "Golovneva et al. 2024, arXiv:2405.18719, equations 3 to 6"
     formula = "s + q.e[p], p = min(sum_{l=j..i} sigmoid(s_il), positions - 1)"

@@ -23,6 +23,7 @@ class CosFormer(Encoding):
     """
 
     name = "cosformer"
+    look = ("distance", 5)
     title = "rectified queries and keys, reweighted by a cosine of the distance"
     paper = "Qin et al. 2022, arXiv:2202.08791, equations 8 to 11"
     formula = "relu(q).relu(k) cos(pi n / 2N) in place of exp(s)"

@@ -26,6 +26,7 @@ class Dape(Encoding):
     """
 
     name = "dape"
+    look = ("content", 5)
     title = "a bias by distance that a small network over the heads adapts to the scores"
     paper = "Zheng et al. 2024, arXiv:2405.14722, equation 4"
     formula = "s + b + MLP over heads of [s; b]"
@@ -94,6 +95,7 @@ class DapeV2(Dape):
     """
 
     name = "dape_v2"
+    look = ("content", 6)
     title = "a bias by distance that convolutions over heads and neighbouring keys adapt to the scores"
     paper = "Zheng et al. 2024, arXiv:2410.04798, section 3"
     formula = "s + b + convolutions along keys of [s; b]"

@@ -24,6 +24,7 @@ class Deberta(Encoding):
     """
 
     name = "deberta"
+    look = ("vectors", 2)
     title = "content and relative position apart: three terms of a score"
     paper = "He et al. 2021, arXiv:2006.03654, equation 4"
     formula = "(q.k + q.PK[c] + k.PQ[c]) / sqrt(3K), c = clip(n + R, 0, 2R - 1)"

@@ -25,6 +25,7 @@ class Fire(Encoding):
     """
 
     name = "fire"
+    look = ("distance", 3)
     title = "a small network on the distance, in parts of the query's position"
     paper = "Li et al. 2024, arXiv:2310.04418, equations 6 to 9"
     formula = "s + MLP(psi(n) / psi(max(i, L))), psi(x) = log(1 + |c x|)"

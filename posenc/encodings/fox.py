@@ -38,6 +38,7 @@ class Fox(Encoding):
     """
 
     name = "fox"
+    look = ("content", 0)
     title = "gates that depend on the data and forget what lies behind them"
     paper = "Lin et al. 2025, arXiv:2503.02130, equations 5 to 8"
     formula = "s + sum_{l=j+1..i} log sigmoid(w.x_l + b)"
@@ -75,6 +76,7 @@ class Cable(Fox):
     """
 
     name = "cable"
+    look = ("content", 3)
     title = "biases summed from the tokens between, which depend on the data (FoX with its gate's sign turned)"
     paper = "Veisi et al. 2025, arXiv:2503.08067, section 3"
     formula = "s - sum_{l=j+1..i} softplus(w.x_l + b)"

@@ -20,6 +20,7 @@ class Goat(Encoding):
     """
 
     name = "goat"
+    look = ("distance", 4)
     title = "a learnt series of cosines and sines of the distance, for each head"
     paper = "Litman and Guo 2026, arXiv:2601.15380; the released code"
     formula = "s + sum_r alpha_r cos(omega_r n) + beta_r sin(omega_r n)"

@@ -28,6 +28,7 @@ class GrapeM(Rope):
     """
 
     name = "grape_m"
+    look = ("rotary", 15)
     title = "RoPE with learnt frequencies"
     paper = "Zhang et al. 2025, arXiv:2512.07805, section 3.1; the released code"
     formula = "(R_i q).(R_j k), R_p turns pairs by -p exp(w_c), w learnt"
@@ -61,6 +62,7 @@ class GrapeA(Encoding):
     """
 
     name = "grape_a"
+    look = ("content", 7)
     title = "a penalty that grows with the distance, gated by query and key"
     paper = "Zhang et al. 2025, arXiv:2512.07805, section 4; the released code, gated by query and key"
     formula = "s - n m_h softplus(omega_h) (softplus(v.q / sqrt(K)) + softplus(u.k / sqrt(K)))"

@@ -49,6 +49,7 @@ class Kerple(Encoding):
     """
 
     name = "kerple"
+    look = ("distance", 2)
     title = "a learnt penalty that grows with the logarithm, or a power, of the distance"
     paper = "Chi et al. 2022, arXiv:2205.09921, equations 4 and 5"
     formula = "s - r1 log(1 + r2 |n|)"

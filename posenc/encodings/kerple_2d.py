@@ -28,6 +28,7 @@ class Kerple2d(ByDistance):
     """
 
     name = "kerple_2d"
+    look = ("distance", 7)
     title = "a learnt penalty that grows with the logarithm, or a power, of the distance in the plane"
     paper = "after Chi et al. 2022, arXiv:2205.09921, equations 4 and 5, in the plane"
     formula = "s - r1 log(1 + r2 |p_i - p_j|)"

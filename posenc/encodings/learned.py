@@ -22,6 +22,7 @@ class Learned(Encoding):
     """
 
     name = "learned"
+    look = ("absolute", 1)
     title = "a learned table of positions added to the token embeddings"
     paper = "Devlin et al. 2019, arXiv:1810.04805, section 3"
     formula = "x_p + table[p]"

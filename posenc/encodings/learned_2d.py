@@ -25,6 +25,7 @@ class Learned2d(Encoding):
     """
 
     name = "learned_2d"
+    look = ("absolute", 3)
     title = "a learned table for rows and one for columns added to the token embeddings"
     paper = "Dosovitskiy et al. 2021, arXiv:2010.11929, appendix D.4"
     formula = "x_p + [rows[y], columns[x]]"

@@ -83,6 +83,7 @@ class Liere(BlockRotation):
     """
 
     name = "liere"
+    look = ("rotary", 19)
     title = "turns queries and keys by learnt rotations of many channels, which follow from the coordinates"
     paper = "Ostmeier et al. 2024, arXiv:2406.10322, section 4; the released code"
     formula = "(R_i q).(R_j k), R_p = exp(sum_a p_a A_a), A_a skew, learnt"

@@ -26,6 +26,7 @@ class MRope(Planar):
     """
 
     name = "m_rope"
+    look = ("rotary", 22)
     title = "RoPE of time, row and column, each of which turns pairs of its own"
     paper = "Wang et al. 2024, arXiv:2409.12191, section 2.1; the released code"
     formula = "(R_i q).(R_j k), R turns pair c by theta_c times one of time, row, column"
@@ -75,6 +76,7 @@ class MRopeInterleaved(MRope):
     """
 
     name = "m_rope_interleaved"
+    look = ("rotary", 23)
     title = "RoPE of time, row and column in turns, so that each turns fast and slow pairs"
     paper = "Qwen team 2025, arXiv:2511.21631; the released code"
     share = 5 / 16

@@ -31,6 +31,7 @@ class Nezha(ClippedVectors):
     """
 
     name = "nezha"
+    look = ("vectors", 3)
     title = "fixed sinusoids of clipped distances, added to keys and values"
     paper = "Wei et al. 2019, arXiv:1909.00204, section 2.2"
     formula = "q.(k + a_n) / sqrt(K), v + a_n; a_n fixed sinusoids of clip(n)"

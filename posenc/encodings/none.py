@@ -11,6 +11,7 @@ class NoEncoding(Encoding):
     """Nothing enters anywhere. Both ways it is the order-free floor: a bag of tokens."""
 
     name = "none"
+    look = ("none", 0)
     title = "no positional encoding; both ways, the order-free floor"
     paper = "Kazemnejad et al. 2023, arXiv:2305.19466"
     formula = "s"

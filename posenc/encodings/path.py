@@ -48,6 +48,7 @@ class Path(Encoding):
     """
 
     name = "path"
+    look = ("content", 2)
     title = "products of matrices, which the tokens between query and key choose"
     paper = "Yang et al. 2025, arXiv:2505.16381, equations 2 and 3; the released code"
     formula = "q_i prod_{t=i..j+1} (I - beta_t w_t w_t^T) k_j / sqrt(K)"
@@ -125,5 +126,6 @@ class PathNoConvolution(Path):
     """PaTH without its convolution, and so without its SiLU: w_t is the projection of x_t alone, of unit length."""
 
     name = "path_no_convolution"
+    look = ("content", 4)
     title = "products of matrices, each of which a token between query and key chooses by itself"
     convolves = False

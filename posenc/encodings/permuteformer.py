@@ -20,6 +20,7 @@ class PermuteFormer(Encoding):
     """
 
     name = "permuteformer"
+    look = ("rotary", 16)
     title = "permutes a Performer's features once more at each position, with a decay for each head"
     paper = "Chen 2021, arXiv:2109.02377, section 3; the released code"
     formula = "r_h^n (P^i f(q)).(P^j f(k)) in place of f(q).f(k)"

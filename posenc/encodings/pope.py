@@ -24,6 +24,7 @@ class Pope(Encoding):
     """
 
     name = "pope"
+    look = ("rotary", 12)
     title = "magnitudes from content and angles from positions alone"
     paper = "Gopalakrishnan et al. 2025, arXiv:2509.10534, equations 5 to 8"
     formula = "sum_c softplus(q_c) softplus(k_c) cos(theta_c n - delta_c) / sqrt(K)"

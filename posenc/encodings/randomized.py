@@ -26,6 +26,7 @@ class Randomized(Encoding):
     """
 
     name = "randomized"
+    look = ("absolute", 4)
     title = "sorted random positions from a longer range, for another encoding to read"
     paper = "Ruoss et al. 2023, arXiv:2305.16843, section 3"
     formula = "p_1 < ... < p_n, a random sample of 0 .. N - 1"
@@ -79,6 +80,7 @@ class RandomFloat(Randomized):
     """
 
     name = "random_float"
+    look = ("absolute", 5)
     title = "sorted random real positions from a longer range, for another encoding to read"
     paper = "arXiv:2602.14050"
     formula = "p_1 < ... < p_n, a random sample of U(0, N)"

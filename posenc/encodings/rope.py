@@ -106,6 +106,7 @@ class Rope(Encoding):
     """
 
     name = "rope"
+    look = ("rotary", 0)
     title = "rotates queries and keys by their positions"
     paper = "Su et al. 2021, arXiv:2104.09864, equations 14, 15 and 34"
     formula = "(R_i q).(R_j k), R_p turns pairs by p theta_c"
@@ -161,6 +162,7 @@ class RopeOutside(Rope):
     """
 
     name = "rope_outside"
+    look = ("rotary", 1)
     title = "rotates a Performer's features, in the numerator alone"
     paper = "Su et al. 2021, arXiv:2104.09864, equation 19"
     formula = "(R_i f(q)).(R_j f(k)) above, f(q).f(k) below"

@@ -56,6 +56,7 @@ class RopeDynamic(_ByLength):
     """
 
     name = "rope_dynamic"
+    look = ("rotary", 8)
     title = "RoPE with a base that grows with the example's length (dynamic NTK)"
     paper = "emozilla 2023; Peng et al. 2023, arXiv:2309.00071, section 3.3; transformers' code"
     formula = "RoPE with base (f L'/L0 - (f - 1))^(K/(K-2)), L' = max(L, L0)"
@@ -84,6 +85,7 @@ class LongRope(_ByLength):
     """
 
     name = "longrope"
+    look = ("rotary", 10)
     title = "RoPE with one list of factors up to the original length and another beyond"
     paper = "Ding et al. 2024, arXiv:2402.13753, equations 3 and 5; transformers' code"
     short_factors: Tensor

@@ -44,6 +44,7 @@ class RopeLinear(_Scaled):
     """
 
     name = "rope_linear"
+    look = ("rotary", 7)
     title = "RoPE at positions divided by a factor (position interpolation)"
     paper = "Chen et al. 2023, arXiv:2306.15595, equation 4"
     formula = "RoPE with theta_c / f"
@@ -63,6 +64,7 @@ class RopeNtk(_Scaled):
     """
 
     name = "rope_ntk"
+    look = ("rotary", 6)
     title = "RoPE with a larger base, so that slow channels are slowed most (NTK-aware)"
     paper = "bloc97 2023; Peng et al. 2023, arXiv:2309.00071, section 3.1"
     formula = "RoPE with base f^(K/(K-2))"
@@ -86,6 +88,7 @@ class Yarn(_Ramped):
     """
 
     name = "yarn"
+    look = ("rotary", 4)
     title = "RoPE with slow channels interpolated, fast ones kept, and sharper scores"
     paper = "Peng et al. 2023, arXiv:2309.00071, sections 3.2 to 3.4, equation 22"
     formula = "RoPE with theta_c / f for slow c, a ramp, and s (0.1 ln f + 1)^2"
@@ -117,6 +120,7 @@ class RopeLlama3(_Ramped):
     """
 
     name = "rope_llama3"
+    look = ("rotary", 9)
     title = "RoPE with long wavelengths interpolated and short ones kept, as Llama 3.1 has it"
     paper = "Grattafiori et al. 2024, arXiv:2407.21783; the released code"
     formula = "RoPE with theta_c / f for long wavelengths"
@@ -145,6 +149,7 @@ class PRope(Rope):
     """
 
     name = "p_rope"
+    look = ("rotary", 5)
     title = "RoPE without its slowest frequencies, whose channels carry content alone"
     paper = "Barbero et al. 2024, arXiv:2410.06205, section 6"
     formula = "RoPE with theta_c = 0 for the slowest"
@@ -171,6 +176,7 @@ class Hope(Rope):
     """
 
     name = "hope"
+    look = ("rotary", 11)
     title = "RoPE's frequencies that turn at least once within the length; the other channels carry content alone"
     paper = "Chen et al. 2024, arXiv:2410.21216, section 4"
     formula = "RoPE with theta_c = 0 below 2 pi / L"

@@ -25,6 +25,7 @@ class RopeMixed(Planar):
     """
 
     name = "rope_mixed"
+    look = ("rotary", 18)
     title = "RoPE on two axes with learnt frequencies, so that channels may turn along any direction"
     paper = "Heo et al. 2024, arXiv:2403.13298, section 3; the released code"
     formula = "(R_i q).(R_j k), R turns pairs by y f_y + x f_x, f learnt"

@@ -32,6 +32,7 @@ class SelectiveRope(Encoding):
     """
 
     name = "selective_rope"
+    look = ("rotary", 13)
     title = "RoPE by angles that a convolution over tokens chooses"
     paper = "Movahedi et al. 2025, arXiv:2511.17388; the released code"
     formula = "RoPE with angles temperature_c sum_{t<=i} conv(V U x)_t"
@@ -108,6 +109,7 @@ class SelectiveRopeNoConvolution(SelectiveRope):
     """
 
     name = "selective_rope_no_convolution"
+    look = ("rotary", 14)
     title = "RoPE by angles that each token chooses for itself"
     formula = "RoPE with angles temperature_c (V U x)_i"
     convolves = False

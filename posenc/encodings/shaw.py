@@ -84,6 +84,7 @@ class Shaw(ClippedVectors):
     """
 
     name = "shaw"
+    look = ("vectors", 0)
     title = "learned vectors for clipped distances, added to keys and values"
     paper = "Shaw et al. 2018, arXiv:1803.02155, equations 3 and 4"
     formula = "q.(k + a_n) / sqrt(K), v + b_n; a, b learnt by clip(n)"

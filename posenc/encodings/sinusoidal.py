@@ -31,6 +31,7 @@ class Sinusoidal(Encoding):
     """
 
     name = "sinusoidal"
+    look = ("absolute", 0)
     title = "fixed sines and cosines added to the token embeddings"
     paper = "Vaswani et al. 2017, arXiv:1706.03762, section 3.5"
     formula = "x_p + [sin(p theta_c), cos(p theta_c)]"

@@ -22,6 +22,7 @@ class Sinusoidal2d(Encoding):
     """
 
     name = "sinusoidal_2d"
+    look = ("absolute", 2)
     title = "fixed sines and cosines of row and column added to the token embeddings"
     paper = "Chen et al. 2021, arXiv:2104.02057; He et al. 2022, arXiv:2111.06377; the released code"
     formula = "x_p + [sin(y theta_c), cos(y theta_c), sin(x theta_c), cos(x theta_c)]"

@@ -31,6 +31,7 @@ class Spe(Encoding):
     """
 
     name = "spe"
+    look = ("vectors", 6)
     title = "random codes whose products are, in the mean, a learnt sum of waves of the distance"
     paper = "Liutkus et al. 2021, arXiv:2105.08399, equations 9 to 17; the released code"
     formula = "sum_c q_c k_c sum_s softplus(g_cs)^2 cos(2 pi f_cs n + o_cs) / sqrt(K), in the mean of random codes"

@@ -45,6 +45,7 @@ class T5(Encoding):
     """
 
     name = "t5"
+    look = ("distance", 0)
     title = "a learned bias for each head and bucket of distances"
     paper = "Raffel et al. 2020, arXiv:1910.10683, section 2.1"
     formula = "s + b_h[bucket(n)]"

@@ -24,6 +24,7 @@ class TransformerXl(Encoding):
     """
 
     name = "transformer_xl"
+    look = ("vectors", 1)
     title = "scores of content and of sinusoidal distance, each with a learnt offset"
     paper = "Dai et al. 2019, arXiv:1901.02860, section 3.3"
     formula = "((q + u).k + (q + v).W R_n) / sqrt(K), R_n sinusoids of n"

@@ -21,6 +21,7 @@ class TupeA(Encoding):
     """
 
     name = "tupe_a"
+    look = ("vectors", 4)
     title = "positions correlated apart from content, the same in all layers"
     paper = "Ke et al. 2021, arXiv:2006.15595, equations 8 and 9"
     formula = "q.k / sqrt(2K) + (P_i U_q).(P_j U_k) / sqrt(2K), P learnt"
@@ -90,6 +91,7 @@ class TupeR(TupeA):
     """
 
     name = "tupe_r"
+    look = ("vectors", 5)
     title = "TUPE-A with a learnt bias for each head and bucket of distances"
     paper = "Ke et al. 2021, arXiv:2006.15595, equation 10; the released code"
     formula = "TUPE-A + b_h[bucket(n)]"

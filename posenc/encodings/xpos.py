@@ -27,6 +27,7 @@ class XPos(Rope):
     """
 
     name = "xpos"
+    look = ("rotary", 2)
     title = "RoPE whose scores decay with distance"
     paper = "Sun et al. 2022, arXiv:2212.10554, equation 6 and section 3.2"
     formula = "Re sum_c q_c conj(k_c) e^(i n theta_c) zeta_c^(n / 512)"
@@ -78,6 +79,7 @@ class XPosOutside(XPos):
     """
 
     name = "xpos_outside"
+    look = ("rotary", 3)
     title = "rotates a Performer's features with a decay, in the numerator alone"
     paper = "Sun et al. 2022, arXiv:2212.10554, section 3.2, in equation 19 of Su et al. 2021, arXiv:2104.09864"
     formula = "Re sum_c f(q)_c conj(f(k)_c) e^(i n theta_c) zeta_c^(n / 512) above, f(q).f(k) below"

@@ -371,15 +371,17 @@ def varying(cells: Iterable[Mapping[str, Any]], *, tuned: bool) -> dict[Any, lis
     """
     varied: dict[Any, set[str]] = {}
     for group in _by_coordinates(cells):
+        found = varied.setdefault(coordinates(group[0]["config"])["task"], set())
+        if len(group) == 1:
+            continue  # nothing varies: mostly so, and then no configuration need be read
         fixed = _fixed_where_others_tune(group)
         members = []
         for cell in group:
             apart = _NOT_AN_AXIS if tuned else (*_NOT_AN_AXIS, *(cell.get("tuned") or ()), *fixed)
             members.append({key: value for key, value in flat(cell["config"]).items() if not is_key(key, apart)})
         names = {key for keys in members for key in keys}
-        found = {key for key in names if len({repr(keys.get(key)) for keys in members}) > 1}
-        task = coordinates(group[0]["config"])["task"]
-        varied.setdefault(task, set()).update(found)  # of one task: another need not vary the same
+        # Of one task: another need not vary the same.
+        found.update(key for key in names if len({repr(keys.get(key)) for keys in members}) > 1)
     return {
         task: sorted(key for key in found if key not in _FOLLOWS_FROM_OTHERS) or sorted(found)
         for task, found in varied.items()
@@ -398,7 +400,7 @@ def variants(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         keys = shown[coordinates(group[0]["config"])["task"]]
         fixed = _fixed_where_others_tune(group)
         for cell in group:
-            apart, fields = (*(cell.get("tuned") or ()), *fixed), flat(cell["config"])
+            apart, fields = (*(cell.get("tuned") or ()), *fixed), flat(cell["config"]) if keys else {}
             here = (key for key in keys if key in fields and not is_key(key, apart))
             result[cell["id"]] = ", ".join(f"{key}={fields[key]}" for key in here)
     return result

@@ -77,11 +77,14 @@ class Html:
         )  # fmt: skip
 
     def _inlined(self, figure: Figure) -> dict[str, Any]:
-        """A figure's id and SVG; where it stands a second time, with ids of its own."""
+        """A figure's id, its SVG and, if wider than others, how wide; where it stands again, with ids of its own."""
         name = self._file_of(figure)
         self._shown[name] = number = self._shown.get(name, 0) + 1
         own = name if number == 1 else f"{number}-{name}"
-        return {"id": f"figure-{own}", "svg": inlined(figure.svg, figure.alt, own)}
+        found = re.search(r'<svg[^>]*? width="([\d.]+)pt"', figure.svg)
+        inches = float(found[1]) / 72 if found else style.WIDTH
+        wide = f"{inches:.2f}in" if inches > style.WIDTH + 0.01 else ""
+        return {"id": f"figure-{own}", "svg": inlined(figure.svg, figure.alt, own), "wide": wide}
 
     def _sources(self, figure: Figure) -> Any:
         return sources_of(figure, self._file_of(figure))
@@ -133,8 +136,7 @@ def inlined(svg: str, alt: str, name: str) -> Markup:
     svg = re.sub(r'\bid="([^"]*)"', rf'id="{escape(name)}--\1"', svg)
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{escape(name)}--", svg)
     svg = re.sub(r"(font:[^;\"]*?px)[^;\"]*", r"\1 var(--sans)", svg)
-    for colour, variable in _THEME.items():
-        svg = svg.replace(colour, f"var({variable})")
+    svg = re.sub(r"#[0-9a-f]{6}\b", lambda found: f"var({_THEME[found[0]]})" if found[0] in _THEME else found[0], svg)
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1))
 
 

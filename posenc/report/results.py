@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from posenc.records.record import MEASURED
+from posenc.records.record import MEASURED, NOT_RUN_YET
 from posenc.report import words
 from posenc.report.places import group_title
 from posenc.report.statistics import claims as rule
@@ -58,6 +58,11 @@ class ResultTable:
     split: str
     main: bool
     data: str = ""
+
+    @property
+    def has_run(self) -> bool:
+        """Whether any of its cells has ended."""
+        return any(entry.score or entry.why != NOT_RUN_YET for row in self.rows for entry in row.entries)
 
 
 def result_tables(summary: pd.DataFrame, references: pd.DataFrame, data: Mapping[Any, str]) -> list[ResultTable]:

@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from posenc.common.terminal import natural_width
-from posenc.records.record import NOT_RUN_YET
 from posenc.records.store import Store
 from posenc.report import results
 from posenc.report.results import Entry, ResultTable
@@ -53,13 +52,9 @@ def terminal_table(store: Store) -> Results:
     view = View(store)
     main = view.measured[view.measured["main"].astype(bool)]
     found = results.result_tables(main, view.references, view.captions)
-    run = tuple(result for result in found if _has_run(result))
+    run = tuple(result for result in found if result.has_run)
     told = tuple(f"{line_of(row)}: {said(row)}\n  {ours(row)}" for row in view.ledger.to_dict("records"))
     return Results(run, len(found) - len(run), told)
-
-
-def _has_run(result: ResultTable) -> bool:
-    return any(entry.score or entry.why != NOT_RUN_YET for row in result.rows for entry in row.entries)
 
 
 def _laid_out(result: ResultTable, console: Console, options: ConsoleOptions) -> list[Table]:

@@ -24,7 +24,7 @@ from posenc.report.figures.style import Look, looks
 from posenc.report.places import Key, key_of, slugs
 from posenc.report.reading import manifest_of, records_of
 from posenc.report.statistics import floors, ledger, resampling, tables, tuning
-from posenc.report.statistics.equal_cost import ran_alone
+from posenc.report.statistics.equal_cost import ran_alone, timed
 
 
 class View:
@@ -140,6 +140,11 @@ class View:
         numbers = ("tokens", "flops_per_token", "seconds", "value")
         columns = (*tables.GROUP, "encoding", "label", "id", "seed", *numbers, "title", "better")
         return pd.DataFrame(rows, columns=list(columns))
+
+    @cached_property
+    def timed(self) -> pd.DataFrame:
+        """The curves with what each of their points cost: in time, or in FLOPs (`equal_cost`)."""
+        return timed(self.curves, self.alone)
 
     @cached_property
     def data(self) -> list[Dataset]:

@@ -23,7 +23,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from posenc.common.colours import colours
+from posenc.api.looks import colours
 from posenc.common.errors import PosencError, StoreError
 from posenc.common.files import digest, is_temporary
 from posenc.common.text import harmless, masked
@@ -243,7 +243,7 @@ class Mirror:
                 if run is None or record is None or run.record != record["digest"]:
                     rows = self.store.curve(cell["id"])
                     self._update_cell(cell, record, rows, names[cell["id"]], first, colour)
-                elif run.colour != colour:  # the suite has got more encodings
+                elif run.colour != colour:  # an earlier version told another, or an encoding that comes before took it
                     log(self._client, run.id, [], {}, {COLOUR: colour})
                     run.colour = colour
             except StoreError as error:  # one damaged cell does not hide the others

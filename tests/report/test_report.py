@@ -21,12 +21,11 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 from scipy import stats
 
-from posenc.common.colours import FIXED_SLOTS
 from posenc.common.errors import StoreError
 from posenc.records.store import Store
 from posenc.report import load_records, terminal_table, write_report
 from posenc.report.figures.labels import spread
-from posenc.report.figures.style import MARKERS, looks
+from posenc.report.figures.style import looks
 from posenc.report.statistics.intervals import holm, interval
 from posenc.report.statistics.tables import configuration_differences, cost_table, scores_frame, summary
 from posenc.report.words import duration, last_line, markdown, number, short_count, with_half_width
@@ -337,7 +336,6 @@ def test_looks_are_stable_and_distinct() -> None:
     many = looks([f"mine{index}" for index in range(20)] + ["rope"])
     assert many["rope"] == looks(["rope", "sinusoidal"])["rope"]
     assert len(set(map(repr, many.values()))) == 21
-    assert len(MARKERS) == len(FIXED_SLOTS)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=10))

@@ -17,6 +17,11 @@ pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">&amp;`*_[x](y)"
 
 
+OUTSIDE = """[...document.querySelectorAll("main *")].filter((e) => !e.closest(".scroll, svg") &&
+    e.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map((e) => e.outerHTML)"""
+"""What lies outside the page, and cannot be scrolled to."""
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with browser(tmp_path_factory.mktemp("browser") / "profile") as opened:
@@ -59,11 +64,58 @@ def test_it_fits_runs_clean_and_asks_nobody(page: Browser, report: str, width: i
     assert page.errors == []
     assert [address for address in page.requests if not address.startswith("data:")] == [report]
     assert page.run("document.documentElement.scrollWidth") <= width
-    outside = """[...document.querySelectorAll("main *")].filter((e) => !e.closest(".scroll, svg") &&
-        e.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map((e) => e.outerHTML)"""
-    assert page.run(outside) == []
+    assert page.run(OUTSIDE) == []
     background = page.run("getComputedStyle(document.documentElement).backgroundColor")
     assert background == ("rgb(20, 24, 29)" if dark else "rgb(255, 255, 255)")
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A report of many encodings and tasks: every figure of all at once, wider than a phone; one task has not run."""
+    names = ("sinusoidal", "rope", "t5", "fox", "rope(base=500000)", "mine")
+    cells, records = [], []
+    for task in (f"a task with a long name {number}" for number in range(10)):
+        for place, name in enumerate(names):
+            for seed in range(2):
+                of = cell(name, seed)
+                of = {**of, "config": {**of["config"], "task": task}, "id": f"{len(cells):016x}"}
+                cells.append(of)
+                value = 3 + 0.1 * place + 0.01 * seed * (1 + place)
+                records.append(record(of, value, flops_per_token=1e6 * (1 + place % 3)))
+    store = make_store(tmp_path_factory.mktemp("wide"), cells, records[:-12])
+    return write_report(store, store.folder / "report").as_uri()
+
+
+def test_all_at_once_fits_stays_in_view_and_tells_its_values(page: Browser, wide: str) -> None:
+    for width, dark in ((1280, False), (390, True), (320, False)):
+        page.requests.clear()
+        page.errors.clear()
+        page.look(width=width, dark=dark)
+        page.open(wide)
+        assert page.errors == []
+        assert [address for address in page.requests if not address.startswith("data:")] == [wide]
+        assert page.run("document.documentElement.scrollWidth") <= width
+        assert page.run(OUTSIDE) == []
+        page.run("document.querySelector('#results').scrollIntoView()")
+        top = "document.querySelector({!r}).getBoundingClientRect()"
+        shown = "getComputedStyle(document.querySelector('nav')).display"
+        if width > 640:
+            assert page.run(f"{top.format('nav')}.top") == 0
+            under = page.run(f"{top.format('#results h2')}.top - {top.format('nav')}.bottom")
+            assert under >= 0, "a heading that a link leads to is not hidden"
+        else:
+            assert 0 <= page.run(f"{top.format('.contents')}.top") < 20
+            assert page.run(shown) == "none"
+            page.run("document.querySelector('.contents').click()")
+            assert page.run(shown) == "block"
+            assert page.run(f"{top.format('nav')}.right") <= width
+    told = page.run("[...document.querySelectorAll('#answer svg title')].map((one) => one.textContent)")
+    assert "rope: mean rank 2.00 over 9 tasks" in told
+    assert any(one.startswith("fox: +0.3150 ± ") and "2 seeds; 1 M FLOPs a token" in one for one in told)
+    assert any(one.startswith("t5, a task with a long name 3: +0.210 ± ") and "standard dev" in one for one in told)
+    waiting = "Nothing has run yet of: a task with a long name 9, softmax attention, trained at length 64."
+    assert waiting in page.run("document.querySelector('#results').textContent")
+    assert page.run("document.querySelectorAll('#results table').length") == 9
 
 
 def test_names_are_text(page: Browser, report: str) -> None:

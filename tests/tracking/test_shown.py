@@ -12,7 +12,7 @@ import pytest
 from made import cell, make_store, pages, record
 from mirrored import client_of, rows_in_database, strict_mirror
 
-from posenc.common.colours import colours
+from posenc.api.looks import colours, slots
 from posenc.records.store import KEPT, Store
 from posenc.tracking import mirror, run
 from posenc.tracking.mirror import sync
@@ -133,12 +133,15 @@ def test_more_encodings_change_no_run_but_its_colour(results: Path) -> None:
     store = make_suite(results, "mine", "rope")
     before = {one.info.run_name: one for one in synced(store)}
     manifest = store.read_manifest()
-    # The same colours are dealt out in another order: a cell of an encoding without its own comes first.
-    more = cell("another", 0)
+    # One that would have the same colour, and comes first.
+    first = next(
+        name for name in (f"other{index}" for index in range(999)) if slots([name])[name] == slots(["mine"])["mine"]
+    )
+    more = cell(first, 0)
     store.write_manifest({**manifest, "cells": [more, *manifest["cells"]]})
     store.write_record(record(more, 5.0))
     after = {one.info.run_name: one for one in synced(store)}
-    hues = colours(["another", "mine", "rope"])
+    hues = colours([first, "mine", "rope"])
     assert hues["mine"] != colours(["mine", "rope"])["mine"]
     for name in ("mine/L64/s0", "rope/L64/s1", "summary mine"):
         assert after[name].info.run_id == before[name].info.run_id

@@ -9,7 +9,7 @@ import pytest
 from made import UNIGRAM, cell, make_store, pages, record
 from mirrored import make_cell
 
-from posenc.common.colours import FIXED_SLOTS, colours
+from posenc.api.looks import colours, declared
 from posenc.records.record import flat
 from posenc.report.figures.style import looks
 from posenc.tracking.told import (
@@ -56,7 +56,7 @@ def test_params_hold_whatever_a_configuration_holds() -> None:
 
 
 def test_a_colour_is_the_reports() -> None:
-    names = ["mine", "rope", "alibi", "yours", *FIXED_SLOTS, *(f"other{index}" for index in range(20))]
+    names = ["mine", "rope", "alibi", "yours", *declared(), *(f"other{index}" for index in range(20))]
     assert colours(names) == {name: look.colour for name, look in looks(names).items()}
     assert colours(["mine", "rope"])["rope"] == colours(["rope"])["rope"]
 

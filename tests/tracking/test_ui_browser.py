@@ -11,7 +11,7 @@ from browser import WHY_NOT, Browser, browser
 from made import cell, make_store, pages, record
 from runs import start, stop, wait_until
 
-from posenc.common.colours import colours
+from posenc.api.looks import colours
 from posenc.tracking.mirror import sync
 from posenc.tracking.place import default_uri
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from posenc.report import words
-from posenc.report.figures.canvas import Picture, file_name, svg_of
+from posenc.report.figures.canvas import Picture, Tips, file_name, svg_of
 from posenc.report.figures.labels import fitted, width_of
 from posenc.report.figures.style import FONT, MUTED, PAPER, SMALL, STYLE, WIDTH, Look
 from posenc.report.places import group_title, short_title
@@ -145,18 +145,21 @@ def _forest(lines: Sequence[Line], axis: str, better: Any, baseline: str) -> str
         figure = Figure(figsize=(WIDTH, height))
         box = (left / WIDTH, bottom / height, (WIDTH - left - right) / WIDTH, ROW * len(lines) / height)
         axes = figure.add_axes(box)
-        for place, line in enumerate(lines):
-            y = len(lines) - 1 - place
-            if not math.isnan(line.item_low):
-                axes.hlines(y - 0.22, line.item_low, line.item_high, color=MUTED, linewidth=1.2)
-            if not math.isnan(line.low):
-                axes.hlines(y, line.low, line.high, color=line.look.colour, linewidth=1.8)
+        tips, rows = Tips(), [(len(lines) - 1 - place, line) for place, line in enumerate(lines)]
+        by_items = [(y - 0.22, line.item_low, line.item_high) for y, line in rows if not math.isnan(line.item_low)]
+        if by_items:
+            axes.hlines(*zip(*by_items, strict=True), color=MUTED, linewidth=1.2)
+        whole = [(y, line.low, line.high, line.look.colour) for y, line in rows if not math.isnan(line.low)]
+        if whole:
+            axes.hlines(*zip(*whole, strict=True), linewidth=1.8)
+        for y, line in rows:
             if len(line.seeds) > 1:
                 axes.plot(line.seeds, [y + 0.24] * len(line.seeds), marker="o", color=line.look.colour, markersize=2.4,
                           linestyle="none", alpha=0.8)  # fmt: skip
             few: dict[str, Any] = {} if len(line.seeds) >= SEEDS_FOR_A_CLAIM else {"markerfacecolor": PAPER}
-            axes.plot([line.mean], [y], marker=line.look.marker, color=line.look.colour, markersize=6, linestyle="none",
-                      **few)  # fmt: skip
+            (mark,) = axes.plot([line.mean], [y], marker=line.look.marker, color=line.look.colour, markersize=6,
+                                linestyle="none", **few)  # fmt: skip
+            tips.on(mark, f"{line.label}: {line.text}, {words.plural(len(line.seeds), 'seed')}")
         axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=0)
         axes.set_ylim(-0.6, len(lines) - 0.4)
         axes.set_yticks([])
@@ -175,7 +178,7 @@ def _forest(lines: Sequence[Line], axis: str, better: Any, baseline: str) -> str
                 axes.annotate(text, (0, 1), xytext=(shift, 4), ha=ha, **aside)
         axes.set_xlabel("")
         axes.annotate(f"{baseline} = 0", (0, 0), xytext=(0, -24), ha="center", **aside)
-        return svg_of(figure)
+        return svg_of(figure, tips)
 
 
 def _texts(axes: Axes, lines: Sequence[Line], names: Sequence[str], room: float) -> None:

@@ -62,12 +62,13 @@ def label_ends(axes: Axes, ends: list[tuple[str, str, float, float]], styles: di
     figure, box = axes.get_figure(root=True), axes.get_position()
     assert figure is not None
     tall = box.height * figure.get_figheight()
-    room = (1 - box.x1) * WIDTH - 0.34
+    wide = figure.get_figwidth()
+    room = (1 - box.x1) * wide - 0.34
     low, high = axes.get_ylim()
     wanted = [(y - low) / (high - low) if high > low else 0.5 for _, _, _, y in ends]
     placed = spread(wanted, gap=LINE / tall)
-    furthest = max((x for _, _, x, _ in ends), default=0.0)
-    inch = 1 / (box.width * WIDTH)
+    left, right = axes.get_xlim()
+    inch = 1 / (box.width * wide)
     labels = fitted([label for _, label, _, _ in ends], room)
     for (name, _, x, y), label, height in zip(ends, labels, placed, strict=True):
         look = styles[name]
@@ -88,7 +89,7 @@ def label_ends(axes: Axes, ends: list[tuple[str, str, float, float]], styles: di
         }
         beside = (1 + 0.3 * inch, height)
         axes.annotate(label, (1, height), xytext=beside, xycoords="axes fraction", fontsize=SMALL, **at)
-        if x > furthest - 0.25 * (axes.get_xlim()[1] - axes.get_xlim()[0]):
+        if x > right - 0.3 * (right - left):
             # From an end far to the left it would look like a line of the figure.
             arrow = {"arrowstyle": "-", "color": look.colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3}
             axes.annotate("", (x, y), xytext=(1 + 0.18 * inch, height), arrowprops=arrow, **at)

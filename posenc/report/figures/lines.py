@@ -8,22 +8,21 @@ state, and the same records give the same bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
-from posenc.report.figures.canvas import Picture, canvas, file_name, finish, svg_of
+from posenc.report.figures.canvas import Picture, Tips, canvas, draw_line, file_name, finish, svg_of
 from posenc.report.figures.labels import label_ends
 from posenc.report.figures.style import MUTED, SMALL, STYLE, Look
 from posenc.report.places import group_title, plain_name
 from posenc.report.statistics.intervals import interval
 from posenc.report.statistics.tables import GROUP, at_place
-from posenc.report.words import listed
+from posenc.report.words import decimals_for, listed, plural, with_half_width
 
 
 def learning_curves(curves: pd.DataFrame, styles: dict[str, Look]) -> list[Picture]:
@@ -38,11 +37,12 @@ def learning_curves(curves: pd.DataFrame, styles: dict[str, Look]) -> list[Pictu
             marked = group["tokens"].nunique() <= 12
             drawn = pd.DataFrame(
                 [
-                    {"encoding": name, "tokens": tokens, **interval(list(values))._asdict()}
-                    for (name, tokens), values in group.groupby(["encoding", "tokens"])["value"]
+                    {"encoding": name, "tokens": tokens, "n": len(values), **interval(list(values))._asdict()}
+                    for (name, tokens), values in _by(group, "encoding", "tokens")
                 ]
             )
-            _lines(axes, drawn, "tokens", appearance(names, styles, marked=marked))
+            unit, tips = str(group["title"].iloc[0]), Tips()
+            _lines(axes, drawn, "tokens", labels, styles, tips, unit, marked=marked)
             for name, mine in drawn.groupby("encoding"):
                 colour = styles[str(name)].colour
                 axes.fill_between(mine["tokens"], mine["low"], mine["high"], color=colour, alpha=0.15, linewidth=0)
@@ -51,7 +51,7 @@ def learning_curves(curves: pd.DataFrame, styles: dict[str, Look]) -> list[Pictu
             last = drawn.groupby("encoding").last()
             ends = [(name, labels[name], last.loc[name, "tokens"], last.loc[name, "mean"]) for name in names]
             label_ends(axes, ends, styles)
-            svg = svg_of(figure)
+            svg = svg_of(figure, tips)
         alt = f"Learning curves of {listed(names)}"
         shown = group[["encoding", "label", "seed", "tokens", "seconds", "value", "id"]]
         title = group_title(place)
@@ -73,10 +73,12 @@ def score_by_length(summary: pd.DataFrame, references: pd.DataFrame, styles: dic
         with mpl.rc_context(STYLE):
             figure, axes = canvas(list(labels.values()), bottom=0.74)
             points = _points(scored, names)
-            _lines(axes, points, "x", appearance(names, styles, marked=True))
-            for row in points.to_dict("records"):
-                if not math.isnan(row["low"]):
-                    axes.vlines(row["x"], row["low"], row["high"], styles[row["encoding"]].colour, linewidth=1.2)
+            tips = Tips()
+            _lines(axes, points, "x", group.groupby("encoding")["label"].first(), styles, tips,
+                   str(group["title"].iloc[0]), marked=True)  # fmt: skip
+            bars = points[points["low"].notna()]
+            axes.vlines(bars["x"], bars["low"], bars["high"], [styles[name].colour for name in bars["encoding"]],
+                        linewidth=1.2)  # fmt: skip
             _length_axis(axes, sorted(set(scored["evaluated"])), place["length"])
             _reference_lines(axes, references, place)
             finish(
@@ -87,7 +89,7 @@ def score_by_length(summary: pd.DataFrame, references: pd.DataFrame, styles: dic
             )
             last = points.sort_values("x").groupby("encoding").last()
             label_ends(axes, [(n, labels[n], last.loc[n, "x"], last.loc[n, "mean"]) for n in names], styles)
-            svg = svg_of(figure)
+            svg = svg_of(figure, tips)
         alt = f"Score by evaluated length of {listed(names)}"
         shown = group[["encoding", "label", "evaluated", "n", "mean", "low", "high", "seeds", "why"]]
         title = group_title(place)
@@ -95,11 +97,32 @@ def score_by_length(summary: pd.DataFrame, references: pd.DataFrame, styles: dic
     return pictures
 
 
-def _lines(axes: Axes, data: pd.DataFrame, x: str, looks: dict[str, Any]) -> None:
-    """A line for each encoding through its means, as they are."""
-    sns.lineplot(
-        data=data, x=x, y="mean", hue="encoding", style="encoding", ax=axes, **looks, estimator=None, errorbar=None
-    )
+def _lines(
+    axes: Axes, data: pd.DataFrame, x: str, labels: Mapping[Any, Any], styles: dict[str, Look], tips: Tips, unit: str,
+    *, marked: bool,
+) -> None:  # fmt: skip
+    """A line for each encoding through its means, as they are; what each of its points is, to whoever points at it."""
+    decimals = decimals_for(data["mean"])
+    at = "evaluated" if "evaluated" in data else x
+    parts = dict(iter(data.sort_values(x).groupby("encoding")))
+    for name in (name for name in styles if name in parts):
+        mine = parts[name]
+        line = draw_line(axes, list(mine[x]), list(mine["mean"]), styles[name], marked=marked)
+        told = [
+            f"{labels[name]} at {place:,}{'' if at == 'evaluated' else f' {at}'}:"
+            f" {with_half_width(mean, (high - low) / 2, decimals)} {unit}, {plural(int(n), 'seed')}"
+            for place, mean, low, high, n in zip(*(mine[key] for key in (at, "mean", "low", "high", "n")), strict=True)
+        ]
+        # A single point has marks alone, and no line before them.
+        tips.on(line, *([str(labels[name])] if len(mine) > 1 else []), *(told if marked else []))
+
+
+def _by(group: pd.DataFrame, *keys: str) -> Iterable[tuple[tuple[Any, ...], list[float]]]:
+    """The values of each of a table's groups, in the order of their keys; pandas' own takes a frame for each."""
+    found: dict[tuple[Any, ...], list[float]] = {}
+    for *place, value in zip(*(group[key] for key in (*keys, "value")), strict=True):
+        found.setdefault(tuple(place), []).append(value)
+    return sorted(found.items())
 
 
 def _groups(frame: pd.DataFrame) -> Iterable[tuple[dict[str, Any], pd.DataFrame]]:
@@ -108,24 +131,13 @@ def _groups(frame: pd.DataFrame) -> Iterable[tuple[dict[str, Any], pd.DataFrame]
         yield dict(zip(keys, values, strict=True)), group
 
 
-def appearance(names: list[str], styles: dict[str, Look], *, marked: bool) -> dict[str, Any]:
-    """What seaborn wants to draw each encoding in its own look."""
-    return {
-        "hue_order": names,
-        "style_order": names,
-        "palette": {name: styles[name].colour for name in names},
-        "markers": {name: styles[name].marker for name in names} if marked else False,
-        "dashes": {name: styles[name].dashes for name in names},
-        "legend": False,
-    }
-
-
 def _points(scored: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """Points on a binary logarithmic axis, encodings a little side by side so that their intervals can be seen."""
     span = math.log2(max(scored["evaluated"])) - math.log2(min(scored["evaluated"]))
     step = (span or 1.0) * 0.012
     shift = {name: (index - (len(names) - 1) / 2) * step for index, name in enumerate(names)}
-    x = [math.log2(row.evaluated) + shift[row.encoding] for row in scored.itertuples()]
+    pairs = zip(scored["evaluated"], scored["encoding"], strict=True)
+    x = [math.log2(evaluated) + shift[name] for evaluated, name in pairs]
     return scored.assign(x=x)
 
 

@@ -13,13 +13,13 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from posenc.records.record import is_number
+from posenc.records.record import NOT_RUN_YET, is_number
 from posenc.report import words
-from posenc.report.figures.canvas import Picture, svg_of
+from posenc.report.figures.canvas import Picture, Tips, svg_of
 from posenc.report.figures.labels import fitted, width_of
 from posenc.report.figures.style import MUTED, SMALL, STYLE, WIDTH
 from posenc.report.places import short_title
-from posenc.report.statistics.tables import GROUP
+from posenc.report.statistics.tables import GROUP, at_trained
 
 LEAST = 6
 """Fewer cells than these are read at a glance in the tables."""
@@ -34,18 +34,16 @@ def heat_map(summary: pd.DataFrame) -> list[Picture]:
     Cohen's d: the difference of the means over the root of the mean of both variances. So groups of different metrics
     stand side by side; what a standard deviation is worth in the metric's units stands in the tables.
     """
-    main = summary[summary["main"].astype(bool) & (summary["evaluated"] == summary["length"])]
-    groups = [rows.to_dict("records") for _, rows in main.groupby(GROUP, dropna=False, sort=False)]
-    groups = [[row for row in rows if row["split"] == rows[0]["split"]] for rows in groups]
+    groups = [rows for rows in at_trained(summary) if any(row["n"] or row["why"] != NOT_RUN_YET for row in rows)]
     places = [rows[0] for rows in groups]
     titles = [short_title(place, places) for place in places]
-    baseline = str(main["baseline"].iloc[0] or "") if len(main) else ""
+    baseline = str(places[0]["baseline"] or "") if places else ""
     names = [name for name in dict.fromkeys(row["encoding"] for rows in groups for row in rows) if name != baseline]
     if not baseline or len(names) * len(groups) < LEAST:
         return []
     labels = {row["encoding"]: str(row["label"]) for rows in groups for row in rows}
     values = np.full((len(names), len(groups)), np.nan)
-    texts = np.full(values.shape, "", dtype=object)
+    texts, tips = (np.full(values.shape, "", dtype=object) for _ in range(2))
     floors: list[tuple[int, int]] = []
     shown = []
     for column, rows in enumerate(groups):
@@ -55,12 +53,13 @@ def heat_map(summary: pd.DataFrame) -> list[Picture]:
             found = _effect(row, by_name.get(baseline))
             values[index, column] = found
             texts[index, column] = _text(row, found)
+            tips[index, column] = f"{labels[name]}, {titles[column]}: {_tip(row, found)}"
             if row is not None and row["at_floor"]:
                 floors.append((index, column))
             if row is not None:
                 shown.append({**{key: row[key] for key in GROUP}, "encoding": name, "deviations": found,
                               "at_floor": bool(row["at_floor"]), "why": row["why"]})  # fmt: skip
-    svg = _drawn(values, texts, [labels[name] for name in names], titles, floors)
+    svg = _drawn(values, texts, tips, [labels[name] for name in names], titles, floors)
     notes = [
         f"Difference from {baseline} over the seeds' standard deviation (root of the mean of both variances). Above 0"
         " is better, whichever way the metric runs. No cell is a claim.",
@@ -91,9 +90,22 @@ def _text(row: dict[str, Any] | None, value: float) -> str:
     return "\u2013"
 
 
+def _tip(row: dict[str, Any] | None, value: float) -> str:
+    """The difference in the metric's own units, and in standard deviations."""
+    if row is None:
+        return "not asked for"
+    if not row["pairs"]:
+        return str(row["why"] or row["baseline_note"] or "no difference")
+    half = (row["difference_high"] - row["difference_low"]) / 2
+    apart = words.with_half_width(row["difference"], half, words.decimals_for([row["mean"]]), signed=True)
+    deviations = f", {words.number(value, 1, signed=True)} standard deviations" if is_number(value) else ""
+    floor = "; at the floor" if row["at_floor"] else ""
+    return f"{apart} {row['title']}{deviations}, {words.plural(int(row['pairs']), 'seed')}{floor}"
+
+
 def _drawn(
-    values: np.ndarray[Any, Any], texts: np.ndarray[Any, Any], names: list[str], titles: list[str],
-    floors: list[tuple[int, int]],
+    values: np.ndarray[Any, Any], texts: np.ndarray[Any, Any], told: np.ndarray[Any, Any], names: list[str],
+    titles: list[str], floors: list[tuple[int, int]],
 ) -> str:  # fmt: skip
     with mpl.rc_context({**STYLE, "axes.grid": False, "hatch.linewidth": 0.6}):
         left = min(2.4, max(map(width_of, names)) + 0.2)
@@ -120,4 +132,6 @@ def _drawn(
         axes.set_yticks(np.arange(len(names)) + 0.5, fitted(names, left - 0.12), rotation=0)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
-        return svg_of(figure)
+        tips = Tips()
+        tips.on(axes.collections[0], *told.flat)
+        return svg_of(figure, tips)

@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from posenc.common.colours import PALETTE, slots
+from posenc.api.looks import OWN as DECLARED
+from posenc.api.looks import Slot, slots
+from posenc.common.colours import FAMILIES, SHADES, shade
 from posenc.report.figures.fonts import OWN
 
 INK, MUTED, GRID, PAPER = "#1c2127", "#5b6570", "#e3e6ea", "#ffffff"
 DASHES: tuple[Any, ...] = ("", (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<")
 WIDTH, FONT, SMALL = 4.8, 9.5, 8.5  # inches, points
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -57,11 +59,13 @@ class Look:
 
 
 def looks(encodings: Iterable[str]) -> dict[str, Look]:
-    """A look for each encoding: well-known names keep theirs in every report, others take the next that is free."""
+    """A look for each encoding, its own in every report; a family shares its hue (`posenc.api.looks`)."""
     return {name: _look(slot) for name, slot in slots(encodings).items()}
 
 
-def _look(slot: int) -> Look:
-    hue, turn = slot % len(PALETTE), slot // len(PALETTE)
-    # The marker moves on with each turn, so that neither it nor the dashes alone repeat with the hue.
-    return Look(PALETTE[hue][0], MARKERS[(hue + 3 * turn) % len(MARKERS)], DASHES[turn % len(DASHES)])
+def _look(slot: Slot) -> Look:
+    # Families begin at marks of their own. Four shades and nine markers meet once in 36 numbers, which then come again
+    # with other dashes.
+    turn, number = divmod(slot.number, DECLARED)
+    dashes = DASHES[(number // SHADES + turn) % len(DASHES)]
+    return Look(shade(*slot), MARKERS[(number + 2 * list(FAMILIES).index(slot.family)) % len(MARKERS)], dashes)

@@ -15,11 +15,15 @@ from posenc.records.record import is_number
 from posenc.report import words
 from posenc.report.facts import Dataset
 from posenc.report.figures import forests, overview
+from posenc.report.figures import ranks as diagrams
+from posenc.report.figures import trade as trades
 from posenc.report.places import Key, group_title, key_of
 from posenc.report.results import BARRED, TESTED, barred, p_words, too_few
 from posenc.report.statistics.claims import FIRST, LEVEL, verdict
 from posenc.report.statistics.intervals import SEEDS_FOR_A_CLAIM, seeds_needed
-from posenc.report.statistics.tables import COLUMN, GROUP, at_place
+from posenc.report.statistics.ranks import TASKS, above_floor, ranked
+from posenc.report.statistics.tables import COLUMN, GROUP, at_place, at_trained
+from posenc.report.statistics.trade import trade
 from posenc.report.view import View
 
 IN_LEDGER = "What this suite tests stands in its ledger of claims; what follows is described, and not claimed."
@@ -35,8 +39,7 @@ class TheAnswer(ReportSection):
         found = answer(view.summary, view.items, view.cost, view.data, suite, cells, view.alone)
         said = IN_LEDGER if view.manifest.get("claims") else found.headline
         blocks: list[Block] = [Paragraph(said, "headline")]
-        if pictures := overview.heat_map(view.summary):
-            blocks += map(view.figure, pictures)
+        blocks += _at_once(view)
         if pictures := forests.overview(chosen_rows(view.summary), view.looks):
             blocks.append(Group(tuple(map(view.figure, pictures))))
         if found.findings:
@@ -52,6 +55,28 @@ class TheAnswer(ReportSection):
         if found.cautions:
             blocks += [Heading("What may not be concluded"), List(found.cautions, "cautions")]
         return Section("The answer", tuple(blocks), link="Answer")
+
+
+def _at_once(view: View) -> Iterable[Block]:
+    """All encodings at once: by group of cells, against their cost, ranked over tasks."""
+    yield from map(view.figure, overview.heat_map(view.summary))
+    groups = at_trained(view.summary)
+    rows = trade(groups, view.cost, view.timed)
+    if pictures := trades.cost_against_quality(rows, view.looks):
+        yield Heading("Cost against quality")
+        yield Note(trades.said(rows))
+        look = "multiples" if len(pictures) > trades.WIDE else "figures"
+        yield Group(tuple(map(view.figure, pictures)), look)
+    tasks = len({rows[0]["task"] for rows in above_floor(groups)})
+    if found := ranked(groups):
+        labels = {row["encoding"]: str(row["label"]) for rows in groups for row in rows}
+        yield view.figure(diagrams.critical_differences(found, labels, view.looks))
+    elif tasks > 1:
+        had = f"there are {tasks}" if tasks < TASKS else "too few encodings have a score on all of them"
+        yield Note(
+            f"Mean ranks over tasks (Friedman's test, Nemenyi's critical difference) need {TASKS} tasks above the floor"
+            f" with the same encodings: {had}."
+        )
 
 
 def _card(finding: Finding) -> Card:

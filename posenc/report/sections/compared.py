@@ -1,4 +1,4 @@
-"""What was compared, and on what data: said before any number."""
+"""What was compared, and on what data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from posenc.report.view import View
 
 class Compared(ReportSection):
     name = "compared"
-    order = 20
+    order = 35
 
     def make(self, view: View) -> Section:
         """A card for each set of data, then the suite's axes."""

@@ -10,7 +10,7 @@ from posenc.api.blocks import Note, Sources, Table, keyed, titled
 from posenc.api.sections import ReportSection, Section
 from posenc.report import words
 from posenc.report.places import group_title
-from posenc.report.statistics.equal_cost import equal_cost, timed
+from posenc.report.statistics.equal_cost import equal_cost
 from posenc.report.statistics.tables import GROUP
 from posenc.report.view import View
 
@@ -32,7 +32,7 @@ class EqualCost(ReportSection):
     def make(self, view: View) -> Section | None:
         """One table for each group of cells with two encodings or more."""
         baseline = view.suite["baseline"]
-        found = equal_cost(timed(view.curves, view.alone), baseline)
+        found = equal_cost(view.timed, baseline)
         if found.empty:
             return None
         said = " ".join(text for text, unit in ((TIMED, "s"), (COUNTED, "FLOPs")) if (found["unit"] == unit).any())

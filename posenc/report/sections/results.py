@@ -42,10 +42,12 @@ class Results(ReportSection):
         blocks: list[Block] = []
         if not any(record["status"] == "done" for record in view.records):
             blocks.append(Paragraph("No cell has finished, so there are no scores yet.", "warned"))
+        if waiting := words.listed(table.title for table in tables if not table.has_run):
+            blocks.append(Note(f"Nothing has run yet of: {waiting}."))
         for table in tables:
-            if table.main:
+            if table.main and table.has_run:
                 blocks += _blocks(view, table, shown.get((key_of(table.place), table.split)))
-        if more := [table for table in tables if not table.main]:
+        if more := [table for table in tables if not table.main and table.has_run]:
             blocks.append(
                 Details("Further metrics", tuple(block for one in more for block in _blocks(view, one, None)))
             )

@@ -9,7 +9,6 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-import seaborn as sns
 from matplotlib.ticker import FuncFormatter
 
 from posenc.api.blocks import Block, Group, Note, Sources, Table, titled
@@ -17,9 +16,8 @@ from posenc.api.sections import ReportSection, Section
 from posenc.common.errors import StoreError
 from posenc.records.record import is_number
 from posenc.report import words
-from posenc.report.figures.canvas import Picture, canvas, finish, svg_of
+from posenc.report.figures.canvas import Picture, canvas, draw_line, finish, svg_of
 from posenc.report.figures.labels import label_ends
-from posenc.report.figures.lines import appearance
 from posenc.report.figures.style import MUTED, STYLE, Look, looks
 from posenc.report.places import plain_name
 from posenc.report.reading import cleaned
@@ -134,8 +132,9 @@ def pictures(bench: pd.DataFrame, styles: dict[str, Look]) -> list[Picture]:
         names = [name for name in styles if name in set(shown["encoding"])]
         with mpl.rc_context(STYLE):
             figure, axes = canvas(names)
-            sns.lineplot(data=shown, x="length", y=value, hue="encoding", style="encoding", ax=axes, estimator=None,
-                         errorbar=None, **appearance(names, styles, marked=True))  # fmt: skip
+            for name in names:
+                mine = shown[shown["encoding"] == name]
+                draw_line(axes, list(mine["length"]), list(mine[value]), styles[name], marked=True)
             for row in shown.to_dict("records"):
                 axes.vlines(row["length"], row[low], row[high], styles[row["encoding"]].colour, linewidth=1.2)
             axes.set_xscale("log", base=2)

@@ -20,6 +20,9 @@ from posenc.report.statistics.tables import GROUP
 AGREE = 0.1
 """Seeds of an encoding whose training times lie further apart, over their mean, ran beside something else."""
 
+Run = tuple[list[float], list[float]]
+"""Of one cell: costs, growing, and the validation scores there."""
+
 FIELDS = (*GROUP, "encoding", "label", "n", "cost", "limit", "unit", "title", "better", "at_end", "at_end_half",
           "in_time", "in_time_half", "pairs", "difference", "difference_half", "why")  # fmt: skip
 
@@ -75,15 +78,21 @@ def equal_cost(curves: pd.DataFrame, baseline: Any) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for place, group in curves.groupby(GROUP, dropna=False, sort=False):
-        runs: dict[tuple[Any, Any], pd.DataFrame] = {
-            key: run.sort_values("cost") for key, run in group.groupby(["encoding", "seed"], sort=False)
-        }
-        names = list(dict.fromkeys(name for name, _ in runs))
+        runs: dict[tuple[Any, Any], Run] = {}
+        by_cost = group.sort_values("cost", kind="stable")
+        for name, seed, cost, value in zip(
+            *(by_cost[key] for key in ("encoding", "seed", "cost", "value")), strict=True
+        ):
+            costs, values = runs.setdefault((name, seed), ([], []))
+            costs.append(cost)
+            values.append(value)
+        labels = dict(zip(group["encoding"], group["label"], strict=True))
+        names = list(dict.fromkeys(group["encoding"]))
         if len(names) < 2:
             continue
         # Seeds that every encoding has: else the fastest of a seed would be one of fewer.
         seeds = [seed for seed in group["seed"].unique() if all((name, seed) in runs for name in names)]
-        limits = {seed: min(runs[name, seed]["cost"].max() for name in names) for seed in seeds}
+        limits = {seed: min(runs[name, seed][0][-1] for name in names) for seed in seeds}
         better = group["better"].iloc[0]
         scores = {name: _scores(name, seeds, runs, limits, better) for name in names}
         for name in names:
@@ -91,14 +100,13 @@ def equal_cost(curves: pd.DataFrame, baseline: Any) -> pd.DataFrame:
             theirs = scores.get(baseline, ({}, {}))[1]
             pairs = [in_time[s] - theirs[s] for s in in_time if s in theirs] if name != baseline else []
             end, now, apart = interval(list(ends.values())), interval(list(in_time.values())), interval(pairs)
-            mine = group[group["encoding"] == name]
             rows.append(
                 {
                     **dict(zip(GROUP, place, strict=True)),
                     "encoding": name,
-                    "label": mine["label"].iloc[0],
+                    "label": labels[name],
                     "n": len(in_time),
-                    "cost": float(np.mean([runs[name, s]["cost"].max() for s in seeds])) if seeds else math.nan,
+                    "cost": float(np.mean([runs[name, s][0][-1] for s in seeds])) if seeds else math.nan,
                     "limit": float(np.mean(list(limits.values()))) if limits else math.nan,
                     "unit": group["unit"].iloc[0],
                     "title": group["title"].iloc[0],
@@ -119,15 +127,15 @@ def equal_cost(curves: pd.DataFrame, baseline: Any) -> pd.DataFrame:
 def _scores(
     name: str,
     seeds: Sequence[Any],
-    runs: Mapping[tuple[Any, Any], pd.DataFrame],
+    runs: Mapping[tuple[Any, Any], Run],
     limits: Mapping[Any, float],
     better: Any,
 ) -> tuple[dict[Any, float], dict[Any, float]]:
     ends, in_time = {}, {}
     for seed in seeds:
-        run = runs[name, seed]
-        ends[seed] = float(run["value"].min() if better == "lower" else run["value"].max())
-        value = reached(list(run["cost"]), list(run["value"]), limits[seed], better)
+        costs, values = runs[name, seed]
+        ends[seed] = float(min(values) if better == "lower" else max(values))
+        value = reached(costs, values, limits[seed], better)
         if not math.isnan(value):
             in_time[seed] = value
     return ends, in_time

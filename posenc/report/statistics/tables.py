@@ -373,6 +373,13 @@ def decays(records: Iterable[Record], manifest: Mapping[str, Any]) -> list[dict[
     return list({dig(one, ("place", "encoding")): one for one in reversed(found)}.values())[::-1]
 
 
+def at_trained(summary: pd.DataFrame) -> list[list[dict[str, Any]]]:
+    """For each group of cells its rows in the main metric at the trained length, of the task's first split."""
+    main = summary[summary["main"].astype(bool) & (summary["evaluated"] == summary["length"])]
+    groups = [rows.to_dict("records") for _, rows in main.groupby(GROUP, dropna=False, sort=False)]
+    return [[row for row in rows if row["split"] == rows[0]["split"]] for rows in groups]
+
+
 def at_place(frame: pd.DataFrame, place: dict[str, Any]) -> pd.DataFrame:
     """The rows of one group of cells."""
     for key in GROUP:
