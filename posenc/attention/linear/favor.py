@@ -41,7 +41,6 @@ from posenc.attention.linear import states
 from posenc.attention.linear.division import divide
 from posenc.attention.linear.scales import HIDDEN, LARGEST, Rows, power_of_two, runs_of
 
-
 ON_A_GPU = 128
 """The least tokens of a chunk there: products of 64 leave much of it idle, and states take N^2 factors for N chunks. By
 count, of a head of 64 with 256 features and 16,384 tokens, in GFLOP: 64 a chunk 3.5, of which states 2.2; 128 a chunk
