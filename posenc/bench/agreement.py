@@ -87,7 +87,8 @@ def _held(
 ) -> Row:  # fmt: skip
     model = _model(name, attention, form, given[0].shape[1], backend, device, DTYPES[precision])
     with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
-        got, gradient = _run(model, *(None if part is None else part.to(device) for part in given))
+        mask, segments = (None if part is None else part.to(device) for part in given[1:])
+        got, gradient = _run(model, given[0].to(device), mask, segments)
     error = (got - exact[0]).abs().max().item()
     off = ((gradient - exact[1]).norm() / exact[1].norm()).item()
     passed = max(error, off) < TOLERANCE[precision]

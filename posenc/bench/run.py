@@ -104,8 +104,8 @@ def measure(options: Options, say: Callable[[str], None] = lambda line: None) ->
         for kind in PASSES:
             given = (options.encodings, options.attentions, options.backend, options.device)
             ready = {}
-            for one in subjects(*given, shape, kind, options.peers):
-                ready[one.key] = _ready(one, shape, kind, options)
+            for subject in subjects(*given, shape, kind, options.peers):
+                ready[subject.key] = _ready(subject, shape, kind, options)
             say(f"{kind}, {shape.rows} x {length} tokens: {options.rounds} rounds")
             timed = _times(ready, shape, options)
             for one in ready.values():
@@ -217,7 +217,7 @@ def _figures(timed: Timed | None) -> dict[str, float | None]:
     if timed is None:
         return dict.fromkeys(names)
     parts = (timed.seconds, timed.ratio)
-    values = [part and getattr(part, name) for part in parts for name in ("median", "low", "high")]
+    values = [getattr(part, name, None) for part in parts for name in ("median", "low", "high")]
     return dict(zip(names, values, strict=True))
 
 

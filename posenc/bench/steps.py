@@ -85,13 +85,12 @@ def _timed(
 
 def _profiled(loop: Loop, number: int, steps: int, seconds: float) -> Row:
     """The time that kernels run, over an unprofiled step's; and how many are launched in a step."""
-    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
         for _ in range(steps):
             loop.step(number := number + 1)
         torch.cuda.synchronize()
-    kernels = [event for event in found.key_averages() if event.device_type == DeviceType.CUDA]
+    kernels = [event for event in found.key_averages() if event.device_type.name == "CUDA"]
     busy = sum(event.self_device_time_total for event in kernels) / 1e6 / steps
     return {"works": busy / seconds, "launches": sum(event.count for event in kernels) / steps}
