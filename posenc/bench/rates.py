@@ -11,11 +11,11 @@ import torch
 
 from posenc.bench.timing import synchroniser
 
-SIDE = {"cuda": 8192, "cpu": 768}
+SIDE = {"cuda": 8192, "cpu": 512}
 """Of the square matrices that are multiplied."""
 NUMBERS = {"cuda": 2**28, "cpu": 2**24}
 """Of the float32 row that is copied: larger than caches."""
-REPEATS = 10
+REPEATS = 6
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from posenc.api.context import Context
 from posenc.attention.softmax import blocks
 from posenc.attention.softmax.biases import distance_line
 from posenc.attention.softmax.call import Call, Needs
-from posenc.attention.softmax.flex_options import Kind, Options, options_for
+from posenc.attention.softmax.flex_options import OPTIONS, Kind, Options, options_for
 from posenc.attention.softmax.sight import BLOCK, Sight
 from posenc.common.errors import NotPossibleError
 
@@ -163,8 +163,11 @@ def _call(
     if queries.device.type == "cpu" and gradients:
         raise NotPossibleError(f"not possible: backend 'flex' {WITHOUT_GRADIENTS}")
     given = {"score_mod": score, "block_mask": block_mask, "scale": scale, "return_aux": AuxRequest(lse=True)}
-    if queries.device.type == "cpu" or torch.compiler.is_compiling():
+    if queries.device.type == "cpu":
         return flex_attention(queries, keys, values, **given)
+    if torch.compiler.is_compiling():  # nothing can be tried in here: by count, two stages fit with a bias
+        options = OPTIONS["two stages"] if any(added) else {}
+        return flex_attention(queries, keys, values, kernel_options=options, **given)
     kind = Kind(str(queries.device), queries.dtype, (queries.shape[-1], values.shape[-1]), *added, gradients)
     options = options_for(kind, _attempt)
     try:
