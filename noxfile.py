@@ -61,9 +61,15 @@ def oracles(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """Every encoding, attention and backend on a GPU against the CPU in float64, and the table of speed."""
+    """A GPU against the CPU in float64, real steps and the table of speed, in build/gpu.json; then its tests.
+
+    Six minutes on one card: `-- --json FILE --minutes N` and what else `python -m posenc.bench.gpu` takes.
+    """
     install(session, "test", extras="[peers]")
-    session.run("pytest", "-m", "gpu", "-rs", "-s", *session.posargs)
+    Path("build").mkdir(exist_ok=True)
+    given = session.posargs if "--json" in session.posargs else ["--json", "build/gpu.json", *session.posargs]
+    session.run("python", "-m", "posenc.bench.gpu", "--minutes", "4.5", *given)
+    session.run("pytest", "-m", "gpu", "-rs", "-s")
 
 
 @nox.session

@@ -1,20 +1,19 @@
-"""On a GPU: every encoding and attention against the CPU in float64, and the time of a step. `nox -s gpu`."""
+"""On a GPU: what `python -m posenc.bench.gpu` does not compare. `nox -s gpu` runs both."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from kernels import choose_backend, softmax_attention, textbook
-from rich.console import Console
 
 from posenc.api import registry
 from posenc.api.stack import Stack
+from posenc.attention.softmax.kernel import require_kernel
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
-from posenc.bench import run
+from posenc.bench.agreement import DTYPES, TOLERANCE
 from posenc.bench.timing import in_turns
 from posenc.common.errors import NotPossibleError
 from posenc.encodings.rope import rotate_pairs
@@ -26,12 +25,8 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU on this machine"),
 ]
-ENCODINGS = [name for name in registry.BUILT_IN if registry.load(name).axes in (None, 1)] + [
-    "sinusoidal+rope",
-    "t5+rope",
-]
-TOLERANCE = {"float32": 2e-4, "bfloat16": 6e-2}
-"""Largest difference of hidden states (of a size near 1), and of gradients relative to their norm, from float64."""
+COMPILED = ["rope", "t5", "alibi", "shaw", "fox", "sinusoidal+rope"]
+"""One of each kind of form: compiling every encoding would take minutes."""
 
 
 def build(encoding: str, attention: str, form: str, length: int = 128, backend: str = "auto") -> Transformer:
@@ -49,60 +44,11 @@ def build(encoding: str, attention: str, form: str, length: int = 128, backend: 
         if attention == "softmax":
             for part in model.encodings():
                 choose_backend(backend, part, 0.0, "cuda", True)
+            for dtype in DTYPES.values():
+                require_kernel(backend, "cuda", dtype)
         return model
     except NotPossibleError as error:
         pytest.skip(str(error))
-
-
-def outputs(
-    model: Transformer, tokens: torch.Tensor, mask: torch.Tensor | None, segments: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states at real tokens, and the gradient of their mean square, on the CPU in float64."""
-    hidden = model.hidden(tokens, mask=mask, segments=segments)
-    hidden = hidden if mask is None else hidden[mask]
-    hidden.float().square().mean().backward() if hidden.dtype != torch.float64 else hidden.square().mean().backward()
-    gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    return hidden.detach().double().cpu(), gradient.double().cpu()
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
-@pytest.mark.parametrize("form", ["decoder", "encoder"])
-@pytest.mark.parametrize("attention", ["softmax", "performer"])
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_the_gpu_agrees_with_the_cpu_in_float64(
-    encoding: str, attention: str, form: str, padded: bool, precision: str
-) -> None:
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(256, (3, 128), generator=generator)
-    mask = torch.arange(128) < torch.tensor([[128], [100], [77]]) if padded else None
-    exact, exact_gradient = outputs(build(encoding, attention, form).double(), tokens, mask)
-    model = build(encoding, attention, form).cuda().begin_step(0, 0)
-    with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
-        got, gradient = outputs(model, tokens.cuda(), None if mask is None else mask.cuda())
-    assert (got - exact).abs().max() < TOLERANCE[precision]
-    assert (gradient - exact_gradient).norm() / exact_gradient.norm() < TOLERANCE[precision]
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("rows", ["whole", "padded", "packed"])
-@pytest.mark.parametrize("form", ["decoder", "encoder"])
-@pytest.mark.parametrize("backend", ["reference", "sdpa", "blocks", "flex", "xformers"])
-@pytest.mark.parametrize("encoding", [*ENCODINGS, "t5+shaw+rope"])
-def test_every_backend_agrees_with_the_cpu_in_float64(
-    encoding: str, backend: str, form: str, rows: str, precision: str
-) -> None:
-    """Outputs and gradients; what a backend cannot do skips with its reason."""
-    tokens = torch.randint(256, (3, 128), generator=torch.Generator().manual_seed(0))
-    mask = torch.arange(128) < torch.tensor([[128], [100], [77]]) if rows == "padded" else None
-    segments = torch.tensor([0] * 50 + [1] * 3 + [2] * 75).expand(3, -1) if rows == "packed" else None
-    model = build(encoding, "softmax", form, backend=backend).cuda().begin_step(0, 0)
-    exact, exact_gradient = outputs(build(encoding, "softmax", form).double(), tokens, mask, segments)
-    moved = [None if part is None else part.cuda() for part in (mask, segments)]
-    with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
-        got, gradient = outputs(model, tokens.cuda(), *moved)
-    assert (got - exact).abs().max() < TOLERANCE[precision]
-    assert (gradient - exact_gradient).norm() / exact_gradient.norm() < TOLERANCE[precision]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -134,7 +80,7 @@ def test_packed_pairs_of_an_encoder_decoder_agree_with_the_cpu_in_float64(
 
 
 @pytest.mark.parametrize("attention", ["softmax", "performer"])
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", COMPILED)
 def test_inductor_takes_a_training_step_whole(encoding: str, attention: str) -> None:
     model = build(encoding, attention, "decoder").cuda().begin_step(0, 0)
     tokens = torch.randint(256, (2, 128), generator=torch.Generator().manual_seed(0)).cuda()
@@ -218,29 +164,3 @@ def test_rope_fused_beside_clone_is_printed() -> None:
     runs = {"clone": x.clone, "eager": lambda: rotate_pairs(x, turns), "fused": lambda: fused(x, turns)}
     for name, timed in in_turns(runs, dict.fromkeys(runs, "clone"), 100, torch.cuda.synchronize).items():
         print(f"\nRoPE on {tuple(x.shape)} bf16, {name}: {timed.seconds.median * 1e6:.0f} us, {timed.ratio} clone")
-
-
-@pytest.mark.parametrize(
-    ("backend", "encodings", "lengths", "more"),
-    [
-        ("auto", registry.BUILT_IN, [512, 1024], {}),
-        ("sdpa", ["rope"], [8192], {}),
-        ("flex", ["t5"], [8192], {}),
-        ("sdpa", ["none", "rope"], [512], {"size": "bert-base", "compile": "inductor", "attentions": ["softmax"]}),
-        ("auto", ["none", "rope"], [128], {"compile": "cudagraphs"}),
-    ],
-)
-def test_the_speed_table_is_printed(
-    backend: str, encodings: list[str], lengths: list[int], more: dict[str, Any]
-) -> None:
-    """`posenc bench` in bf16: for people; no time is held against a limit."""
-    options = run.Options(
-        encodings=list(encodings), lengths=lengths, device="cuda", dtype="bfloat16", backend=backend, rounds=20, **more
-    )
-    rows = run.measure(options)
-    console = Console(width=130)
-    for table in run.tables(rows):
-        console.print(table)
-    print(*run.left_out(rows), run.FORMULA, sep="\n")
-    assert all(row["seconds"] or row["reason"] for row in rows)
-    assert all(row["peak_bytes"] for row in rows if row["seconds"])

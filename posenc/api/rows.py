@@ -30,6 +30,12 @@ def skewed(products: Tensor, start: int, count: int) -> Tensor:
     return line.unflatten(-1, (rows, columns - 1))[..., :count]
 
 
+def filled(x: Tensor, multiple: int) -> Tensor:
+    """(B,N) made as long as a multiple of a number by its last column: torch pads no integers so on every device."""
+    missing = -x.shape[1] % multiple
+    return torch.cat((x, x[:, -1:].expand(-1, missing)), dim=1) if missing else x
+
+
 def before(x: Tensor, back: int, segments: Tensor | None) -> Tensor:
     """What stood so many tokens before, (B,S,any); 0 before a row begins, or one of its packed segments (B,S)."""
     if not back:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import product
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from posenc.api.blame import HookError, blamed, guard, naming, said
 from posenc.attention.softmax.call import Needs
-from posenc.attention.softmax.kernel import ROUNDS_BIASES, choose
+from posenc.attention.softmax.kernel import ROUNDS_BIASES, choose, require_kernel
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
 from posenc.backbone.uncompiled import uncompiled
@@ -179,14 +180,15 @@ def shapes(backbone: BackboneConfig, encoding: str, max_length: int) -> dict[str
 @lru_cache(maxsize=256)
 def backend_taken(
     backbone: BackboneConfig, encoding: str, max_length: int, asked: str, device: str, training: bool = True,
-    precision: str = "float32",
+    precision: str = "float32", length: int | None = None,
 ) -> str:  # fmt: skip
     """Which attention backend runs, of every stack: "favor" for a Performer; `training` where gradients are wanted.
 
-    Where its kernel takes biases in `precision` alone, and that is lower than float32, it says so.
+    Where its kernel takes biases in `precision` alone, and that is lower than float32, it says so. Of rows of
+    `length`, trained at, where it is given, and of `max_length`.
 
     Raises:
-        NotPossibleError: the encoding, or the backend asked for, cannot serve this backbone.
+        NotPossibleError: the encoding, or the backend asked for, cannot serve this backbone, or cannot run here.
     """
     with naming(encoding):
         with uncompiled(), torch.device("meta"):
@@ -197,8 +199,10 @@ def backend_taken(
             return "favor"
         dropout = backbone.attention_dropout
         taken = []
-        for part in (stack.at(layer) for stack in model.encodings() for layer in range(backbone.layers)):
-            backend = choose(asked, Needs(part, dropout, device, training))
+        layers = [stack.at(layer) for stack in model.encodings() for layer in range(backbone.layers)]
+        for tokens, part in product(dict.fromkeys((length or max_length, max_length)), layers):
+            backend = choose(asked, Needs(part, dropout, device, training, tokens=tokens))
+            require_kernel(backend, device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
             biased = part.overrides("distance_bias") or part.overrides("score_bias")
             rounded = biased and backend in ROUNDS_BIASES and precision != "float32"
             taken.append(f"{backend} (biases in {precision})" if rounded else backend)

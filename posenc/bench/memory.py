@@ -13,20 +13,27 @@ from typing import Any
 
 from posenc.common.errors import PosencError
 
+SLACK = 120.0
+"""Seconds beyond a limit on compiling: starting, and the passes themselves."""
 
-def peak_bytes(request: dict[str, Any]) -> int:
+
+def peak_bytes(request: dict[str, Any], limit: float = 0.0) -> int:
     """What one pass takes at its peak beyond what stood before it (the model, the program), in bytes.
 
     Args:
         request: key of the subject, encoding, attention, backend, device, dtype, shape, kind, threads, and
             compile where it is not none.
+        limit: seconds that compiling may take, where it is compiled; 0: any.
 
     Raises:
-        PosencError: the process failed; its last line says how.
+        PosencError: the process failed; its last line says how. It took too long.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "posenc.bench.memory"], input=json.dumps(request), capture_output=True, text=True
-    )
+    timeout = limit + SLACK if limit and request.get("compile", "none") != "none" else None
+    command = [sys.executable, "-m", "posenc.bench.memory"]
+    try:
+        done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise PosencError(f"peak memory of {request['key']} was not measured within {timeout:g} s") from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise PosencError(f"peak memory of {request['key']} cannot be measured: {last}")

@@ -77,7 +77,7 @@ def _rotary(shape: Shape) -> nn.Module:
     from rotary_embedding_torch import RotaryEmbedding
 
     rotary = RotaryEmbedding(dim=shape.head_width)
-    return BareDecoder(
+    model = BareDecoder(
         layers=shape.layers,
         width=shape.width,
         heads=shape.heads,
@@ -85,6 +85,8 @@ def _rotary(shape: Shape) -> nn.Module:
         vocabulary=shape.vocabulary,
         rotate=rotary.rotate_queries_or_keys,
     )
+    model.rotary = rotary  # a part of the model, so that it goes with it to its device
+    return model
 
 
 def _performer(causal: bool, rotary: bool) -> Callable[[Shape], nn.Module]:

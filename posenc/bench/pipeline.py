@@ -49,4 +49,6 @@ def measure(rounds: int, device: str) -> Pipeline:
     timed = in_turns(runs, {"batch": "batch", "train": "batch"}, rounds, synchroniser(device))
     tokens = objective.seen(batch)
     ready, trained = (tokens / timed[name].seconds.median for name in ("batch", "train"))
-    return Pipeline(cell.name, ready, trained, timed["train"].ratio)
+    ratio = timed["train"].ratio
+    assert ratio is not None  # both ran
+    return Pipeline(cell.name, ready, trained, ratio)

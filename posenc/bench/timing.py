@@ -51,10 +51,10 @@ def interval(values: Sequence[float]) -> Interval:
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds of a subject, and its ratios to its base."""
+    """Seconds of a subject, and its ratios to its base; None where it had none."""
 
     seconds: Interval
-    ratio: Interval
+    ratio: Interval | None
 
 
 def in_turns(

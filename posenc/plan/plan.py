@@ -470,8 +470,9 @@ def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
     try:
         runtime = task.runtime
         backend = backend_taken(
-            task.backbone, encoding["name"], max_length, runtime.backend, runtime.device, precision=runtime.precision
-        )
+            task.backbone, encoding["name"], max_length, runtime.backend, runtime.device, precision=runtime.precision,
+            length=length,
+        )  # fmt: skip
         if parent:
             _require_fit(one, parent, max_length)
     except (NotPossibleError, PluginError) as error:

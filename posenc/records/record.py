@@ -174,6 +174,7 @@ class RecordShape(TypedDict, total=False):
     peak_memory_bytes: float | None
     items: str | None
     backend: str | None
+    kernel_options: dict[str, str]
     code: CodeShape
     plugins: dict[str, Any]
     remarks: list[str]

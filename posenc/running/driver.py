@@ -35,7 +35,7 @@ from posenc.running.status import is_stale
 from posenc.tracking import current
 from posenc.tracking.mirror import Mirror, default_uri
 from posenc.training.cell import not_run
-from posenc.training.runtime import require_device
+from posenc.training.runtime import NOT_REPEATABLE, require_device
 from posenc.training.terms import Terms
 
 MIRROR_SECONDS = 5.0
@@ -194,6 +194,8 @@ def run(
         at_once = f", {len(places)} at once" if places else " on Ray"
         counts = f"{len(plan.cells)} cells, {len(plan.cells) - len(cells)} finished before{at_once}"
         say(f"{plan.suite.name}: {counts}, in {store.folder}")
+        if any(cell.settings.runtime.device == "cuda" for cell in cells):
+            say(NOT_REPEATABLE)
         outcome = Outcome(store)
         mirror = Mirror(store, default_uri(store.folder.parent), say)
         report = store.folder / "report"

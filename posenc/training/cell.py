@@ -12,6 +12,7 @@ import torch
 
 from posenc.api import registry
 from posenc.api.blame import blamed
+from posenc.attention.softmax import flex_options
 from posenc.common.errors import PosencError, StorageError
 from posenc.objectives.work import of_run
 from posenc.plan.cell import Cell
@@ -152,6 +153,7 @@ def _finished(cell: Cell, loop: Loop, device: str) -> Record:
         "data": loop.objective.data,
         "checkpoint": {"digest": checkpoint.digest(loop.chosen.state)},
         "peak_memory_bytes": provenance.peak_memory(device),
+        **({"kernel_options": options} if (options := flex_options.taken()) else {}),
         "times": {
             "training_seconds": round(loop.training_seconds, 3),
             "evaluation_seconds": round(loop.evaluation_seconds, 3),

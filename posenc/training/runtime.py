@@ -7,6 +7,7 @@ What else a GPU run needs: `posenc.backbone.compilation` (Inductor, CUDA graphs)
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,11 @@ from posenc.common.errors import NotPossibleError
 from posenc.common.memory import keep_freed_memory
 from posenc.config.settings import Settings
 from posenc.config.task import RuntimeConfig
+
+NOT_REPEATABLE = (
+    "on a GPU some kernels add in no fixed order (the backward passes of attention): a cell that runs again may differ"
+    " in its last digits"
+)
 
 
 def require_device(device: str) -> None:
@@ -35,8 +41,10 @@ def set_up(runtime: RuntimeConfig) -> None:
     torch.set_num_threads(runtime.threads)
     keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with this
-    # On CUDA some kernels (attention's backward with a bias) have no repeatable form: there a warning must do.
+    # On CUDA some kernels (attention's backward with a bias) have no repeatable form. The run says so once
+    # (`NOT_REPEATABLE`), not each library in each worker.
     torch.use_deterministic_algorithms(True, warn_only=runtime.device == "cuda")
+    warnings.filterwarnings("ignore", message=r"(?is).*determinis")
 
 
 def make_model(settings: Settings) -> Transformer:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from kernels import choose_backend, softmax_attention, textbook
+from kernels import choose_backend, textbook
 from models import built_in, serves
 from torch import Tensor
 
 from posenc.api import registry
 from posenc.api.encoding import Context, Encoding
 from posenc.api.stack import Stack
-from posenc.attention.kernel import DecodingCache
+from posenc.attention.kernel import DecodingCache, Memory
 from posenc.attention.softmax import blocks, reference
 from posenc.attention.softmax.blocks import block_attention
-from posenc.attention.softmax.call import Needs
+from posenc.attention.softmax.call import Call, Needs
+from posenc.attention.softmax.kernel import attend
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
 from posenc.common.errors import NotPossibleError
@@ -251,38 +253,22 @@ def test_training_by_flex_on_a_cpu_is_not_possible_and_says_why() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("causal", [True, False])
-def test_flex_without_an_encoding_is_the_reference(causal: bool, dtype: torch.dtype, fresh_seed: int) -> None:
+@pytest.mark.parametrize("case", ["causal", "both ways", "padded", "packed", "packed, padded"])
+def test_flex_without_an_encoding_is_the_reference(case: str, dtype: torch.dtype, fresh_seed: int) -> None:
+    """Of cross-attention: queries that find nothing of their own see all, as where the table is laid out."""
     generator = torch.Generator().manual_seed(fresh_seed)
-    q, k, v = (torch.randn(2, 2, 50, 16, generator=generator).to(dtype) for _ in range(3))
-    seen = (torch.rand(2, 1, 50, 50, generator=generator) < 0.5) | torch.eye(50).bool()
-    for table in (None, seen):
-        triangle = causal and table is None
-        got = softmax_attention(q, k, v, table=table, causal=causal, scale=0.25, backend="flex")
-        shown = torch.ones(50, 50).bool().tril() if triangle else table
-        expected = textbook(q.double(), k.double(), v.double(), scale=0.25, bias=shown)
-        assert got.dtype == dtype
-        torch.testing.assert_close(got.double(), expected, atol=3e-2 if dtype == torch.bfloat16 else 1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("name", ["none", "t5", "shaw"])
-def test_an_encoder_decoder_by_blocks_is_the_references(name: str, fresh_seed: int) -> None:
-    generator = torch.Generator().manual_seed(fresh_seed)
-    tokens, targets = (
-        torch.randint(0, 20, (2, 90), generator=generator),
-        torch.randint(0, 20, (2, 70), generator=generator),
-    )
-    mask = torch.arange(90) < torch.tensor([[90], [41]])
-    outputs = []
-    for backend in ("blocks", "reference"):
-        model = model_of(name, "encoder-decoder", backend, fresh_seed, torch.float64)
-        outputs.append(model(tokens, targets, mask=mask))
-    close(outputs[0], outputs[1], torch.float64)
-
-
-def test_nothing_of_all_pairs_is_kept_for_the_backward_pass() -> None:
-    length, model = 300, model_of("t5+shaw", "decoder", "blocks", 0, torch.float32)
-    kept: list[int] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: (kept.append(x.numel()), x)[1], lambda x: x):
-        model.hidden(torch.zeros(1, length, dtype=torch.long))
-    assert kept and max(kept) < length * length
+    length, keys = 150, 150 if case == "causal" else 260
+    q, k, v = (torch.randn(2, 2, n, 16, generator=generator).to(dtype) for n in (length, keys, keys))
+    mask = torch.arange(keys) < torch.tensor([[130], [0]]) if "padded" in case else None
+    segments = None
+    if "packed" in case:  # in any order; the queries' have some that the keys have not
+        segments = tuple(torch.randint(0, n, (2, m), generator=generator) for n, m in ((5, length), (3, keys)))
+    memory = Memory(v.new_zeros(2, keys, 1), mask, segments)
+    call = Call(queries=q, keys=k, values=v, scale=0.25, causal=case == "causal", memory=memory)
+    if case == "causal":
+        call = replace(call, memory=None)
+    got, shown = attend("flex", call), memory.seen
+    shown = torch.ones(length, keys).bool().tril() if case == "causal" else shown
+    expected = textbook(q.double(), k.double(), v.double(), scale=0.25, bias=shown)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.double(), expected, atol=3e-2 if dtype == torch.bfloat16 else 1e-5, rtol=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from math import comb
@@ -242,3 +243,52 @@ def test_steps_are_compiled_and_forward_passes_are_not(monkeypatch: pytest.Monke
     assert any(row["subject"] == "x-transformers" for row in rows)
     assert asked == [False, False], "posenc's own and the bare one, a step each"
     assert "compiled (inductor)" in str(run.tables(rows, WIDE)[1].title)
+
+
+def test_a_subject_that_fails_is_a_row_and_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it is built, in its first pass, or in a later one; and none itself, by which others are divided."""
+
+    class Failing(torch.nn.Module):
+        def __init__(self, after: int) -> None:
+            super().__init__()
+            self.after = after
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            self.after -= 1
+            if self.after < 0:
+                raise RuntimeError("Expected all tensors to be on the same device\nand more")
+            return torch.zeros(*tokens.shape, 4, requires_grad=True)
+
+    def broken(shape: Shape) -> torch.nn.Module:
+        raise ImportError("built for another torch")
+
+    made = {"builds": broken, "first": lambda shape: Failing(0), "later": lambda shape: Failing(2)}
+    monkeypatch.setattr(
+        "posenc.bench.subjects.PEERS",
+        [peers.Peer(name, "torch", "none", "softmax", True, build) for name, build in made.items()],
+    )
+    options = run.Options(encodings=["none"], attentions=["softmax"], lengths=[4], rounds=2, memory=False)
+    rows = {row["subject"]: row for row in run.measure(options) if row["pass"] == "forward"}
+    assert rows["posenc"]["seconds"] and rows["bare decoder"]["seconds"]
+    assert rows["builds"]["reason"] == "ImportError: built for another torch"
+    for name in ("first", "later"):
+        assert rows[name]["reason"] == "RuntimeError: Expected all tensors to be on the same device"
+        assert rows[name]["seconds"] is None
+    assert 0 < rows["posenc"]["matrix_share"] < 1 and rows["posenc"]["copy_share"] > 0
+
+
+def test_a_subject_that_does_not_compile_in_time_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forever(self: Any, graphs: bool) -> None:
+        while True:
+            with suppress(Exception):  # as a compiler that goes on whatever happens
+                sum(range(1000))
+
+    monkeypatch.setattr(Transformer, "compile_training", forever)
+    monkeypatch.setattr(BareDecoder, "compile_training", lambda self, graphs: None)
+    options = run.Options(
+        encodings=["none"], attentions=["softmax"], lengths=[4], rounds=1, peers=False, memory=False,
+        compile="inductor", compile_limit=0.2,
+    )  # fmt: skip
+    rows = {(row["subject"], row["pass"]): row for row in run.measure(options)}
+    assert rows["posenc", "step"]["reason"] == "not compiled within 0.2 s (--compile-limit)"
+    assert ("bare decoder", "step") in rows and rows["posenc", "forward"]["seconds"], "others go on"

@@ -15,6 +15,7 @@ from posenc.api.context import Context
 from posenc.api.encoding import Encoding
 from posenc.api.precision import without_autocast
 from posenc.attention.kernel import LayerCache
+from posenc.attention.linear.before import Between, states_before
 from posenc.attention.linear.division import divide
 from posenc.attention.linear.favor import Favor, key_features, query_features
 from posenc.attention.linear.scales import (
@@ -28,7 +29,7 @@ from posenc.attention.linear.scales import (
     moved,
     power_of_two,
 )  # fmt: skip
-from posenc.attention.linear.states import causal, states_before, together, with_ones
+from posenc.attention.linear.states import causal, together, with_ones
 
 
 def band_attention(
@@ -85,7 +86,7 @@ def _far(query: Tensor, key: Tensor, ones: Tensor, scales: Scales, reach: int) -
         return torch.zeros_like(ones)
     dtype = query.dtype
     added = key.transpose(-1, -2) @ (ones * power_of_two(scales.own(), dtype)[..., None])
-    states = states_before(added, power_of_two(scales.between(), dtype)[..., None, None])
+    states = states_before(added, Between(scales.between(), dtype))
     return (query @ moved(states, reach - 1)) * power_of_two(scales.to_row(reach - 1), dtype)[..., None]
 
 

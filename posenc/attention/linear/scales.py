@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from posenc.api.context import Context
+from posenc.api.rows import filled
 
 LARGEST = 2**28
 """Exponents of real keys stay within this, so that sums of them stay within an int32."""
@@ -134,7 +135,7 @@ class Scales:
             so_far = so_far if state is None else so_far.maximum(start[..., None])
             last = so_far[..., -1]
             return cls(keys, so_far, last, torch.cat((start, last[..., :-1]), dim=-1))
-        runs = functional.pad(rows.runs, (0, -rows.runs.shape[1] % chunk), mode="replicate")[:, None]
+        runs = filled(rows.runs, chunk)[:, None]
         earlier = rows.earlier_runs
         first = runs[..., :1] if earlier is None or not earlier.shape[1] else earlier[:, None, -1:]
         so_far = largest_of_run(torch.cat((start, keys.flatten(2)), 2), torch.cat((first, runs), 2))

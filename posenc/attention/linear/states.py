@@ -5,12 +5,13 @@ Shape suffixes as in posenc.api.encoding, and M features, C tokens a chunk. Noth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from posenc.attention.kernel import LayerCache
+from posenc.attention.linear.before import Between, states_before
 from posenc.attention.linear.scales import Rows, Scales, State, chunks, power_of_two
 
 Turned = tuple[Tensor, Tensor]
@@ -123,22 +124,22 @@ def causal(
     after = None
     if scales.count > 1 or state is not None:
         # From earlier chunks: their states, brought to the largest power of two so far, one after another.
-        own = power_of_two(scales.own(), dtype)[..., None]
-        decay = power_of_two(scales.between(), dtype)[..., None, None]
+        own, between = power_of_two(scales.own(), dtype)[..., None], Between(scales.between(), dtype)
         if logs is not None:
             own = own * (sums[..., -1:] - sums).exp()[..., None]
-            decay = decay * sums[..., -1].exp()[..., None, None]
-        added, decays = _write(key, values * own, turned), [decay, decay]
+            between = Between(between.exponents, dtype, sums[..., -1])
+        added, steps = _write(key, values * own, turned), [between, between]
         if rates is not None:
-            across = (rates.to(dtype) * chunk).exp()[:, None]
-            added[0], decays[0] = added[0] * across, decay * across
+            across = rates.to(dtype) * chunk
+            added[0], steps[0] = added[0] * across.exp()[:, None], replace(between, rates=across)
         starts = [None, None] if state is None or state.sums is None else state.sums
-        states = [states_before(*each) for each in zip(added, decays, starts, strict=False)]
+        states = [states_before(*each) for each in zip(added, steps, starts, strict=False)]
         to_row = power_of_two(scales.to_row(), dtype)[..., None]
         to_row = to_row if logs is None else to_row * sums.exp()[..., None]
         both = both + _read(query, states, turned) * to_row
         if state is not None:
-            sum_after = (x[:, :, 0] * y[:, :, 0] + z[:, :, 0] for x, y, z in zip(states, decays, added, strict=False))
+            parts = zip(states, steps, added, strict=False)
+            sum_after = (x[:, :, 0] * y.factors[:, :, 0] + z[:, :, 0] for x, y, z in parts)
             after = State(tuple(sum_after), scales.last[..., -1])
     return Found(both.flatten(2, 3)[:, :, :length], scales.rows.flatten(2)[:, :, :length], after)
 
@@ -188,12 +189,3 @@ def _read(query: Tensor, states: list[Tensor], turned: Turned | None) -> Tensor:
     if turned is None:
         return query @ states[0]
     return torch.cat((turned[0] @ states[0], query @ states[1]), dim=-1)
-
-
-def states_before(added: Tensor, decay: Tensor, start: Tensor | None = None) -> Tensor:
-    """The state before each chunk: `start`, or zero, before the first, then state * decay + added."""
-    each, factors = added.unbind(2), decay.unbind(2)  # at once: the gradient of one index would be as long as all
-    states = [torch.zeros_like(each[0]) if start is None else start]
-    for own, factor in zip(each[:-1], factors[:-1], strict=True):
-        states.append(states[-1] * factor + own)
-    return torch.stack(states, dim=2)

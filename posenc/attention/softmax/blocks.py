@@ -53,7 +53,7 @@ def attend(call: Call) -> Tensor:
     """
     parts = (call.queries, call.keys, call.values)
     if call.encoding is None or call.context is None:
-        return block_attention(*parts, scale=call.scale, causal=plain_triangle(call), seen=call.given)[0]
+        return block_attention(*parts, scale=call.scale, causal=plain_triangle(call), seen=call.seen)[0]
     line, seen = distance_line(call.encoding, call.context), hidden_pairs(call.context)
 
     def attended(near: Tensor | None = None, clip: int = 0) -> tuple[Tensor, Tensor | None]:
@@ -66,7 +66,7 @@ def plain_triangle(call: Call) -> bool:
     """Whether causality is all that hides a key, where there is no encoding; no table of biases is taken."""
     if call.given is not None and call.given.dtype != torch.bool:
         raise NotPossibleError("not possible: this backend takes no table of biases")
-    return call.causal and call.given is None
+    return call.causal and call.seen is None
 
 
 def in_shaws_form(call: Call, attended: Callable[..., tuple[Tensor, Tensor | None]]) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from posenc.api.context import Context
 from posenc.api.encoding import Encoding
+from posenc.attention.kernel import Memory
 from posenc.attention.softmax.biases import score_table
 
 
@@ -25,6 +26,7 @@ class Needs:
     device: str
     gradients: bool = False
     coordinates: bool = False
+    tokens: int = 0
 
     def overrides(self, hook: str) -> bool:
         return self.encoding is not None and self.encoding.overrides(hook)
@@ -52,7 +54,8 @@ class Call:
 
     Attributes:
         encoding, context, raw_queries, raw_keys: of self-attention; queries and keys as projected.
-        given: of cross-attention: what stands in the place of `table`.
+        memory: of cross-attention: the other stack's output, and what of it may be seen.
+        given: what stands in the place of `table`, where there is neither.
     """
 
     queries: Tensor
@@ -65,7 +68,16 @@ class Call:
     context: Context | None = None
     raw_queries: Tensor | None = None
     raw_keys: Tensor | None = None
+    memory: Memory | None = None
     given: Tensor | None = None
+
+    @property
+    def seen(self) -> Tensor | None:
+        """What is given in the place of `table`; of cross-attention laid out, (B,1,L,S) bool."""
+        if self.memory is None:
+            return self.given
+        seen = self.memory.seen
+        return None if seen is None else seen.expand(-1, 1, self.queries.shape[2], -1)
 
     def table(self) -> Tensor | None:
         """All that is added to the scaled scores (B or 1, H or 1, L, S), or in bool what may be seen.
@@ -73,7 +85,7 @@ class Call:
         None means: nothing but the causal triangle where `causal`, which a backend makes by itself.
         """
         if self.encoding is None or self.context is None or self.raw_queries is None or self.raw_keys is None:
-            return self.given
+            return self.seen
         return score_table(self.encoding, self.raw_queries, self.raw_keys, self.context)
 
     def overrides(self, hook: str) -> bool:
