@@ -20,6 +20,7 @@ from posenc.config.task import EvaluationConfig, TrainingConfig
 from posenc.data.corpus import Corpus, Texts
 from posenc.data.tokens import KINDS, Tokeniser, counts, running
 from posenc.objectives.metrics import MASKED_ACCURACY, MASKED_LOSS
+from posenc.objectives.packing import where
 
 SHARE = 0.15
 """Of all tokens, those to guess. Of these 80 % are shown as [MASK], 10 % as another token, 10 % as they are."""
@@ -104,6 +105,10 @@ class MaskedLM(Objective):
     def seen(self, batch: Batch) -> int:
         return batch[0].numel()
 
+    def indexed(self, batch: Batch) -> Batch:
+        """(shown, hidden, true), and which places of the flattened rows are hidden (N,)."""
+        return *batch, where(batch[1])
+
     def loss(self, model: Transformer, batch: Batch) -> Tensor:
         logits, true = _guesses(model, batch)
         if not len(true):  # windows of marks alone
@@ -166,5 +171,6 @@ class MaskedLM(Objective):
 
 def _guesses(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits (N,vocabulary) and true tokens (N,) of the hidden places alone: the output layer is most of the work."""
-    shown, hidden, true = batch
-    return model.logits(model.hidden(shown)[hidden]), true[hidden]
+    shown, hidden, true, *places = batch
+    (taken,) = places or [where(hidden)]
+    return model.logits(model.hidden(shown).flatten(0, 1)[taken]), true.flatten()[taken]
