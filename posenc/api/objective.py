@@ -155,7 +155,7 @@ class Objective(ABC):
         raise NotPossibleError("not possible: packed rows, where all rows have one length")
 
     def indexed(self, batch: Batch) -> Batch:
-        """These rows, packed or not, and behind them what `loss` would otherwise have to ask the device for; on the CPU.
+        """These rows, packed or not, and behind them what `loss` would else have to ask the device for; on the CPU.
 
         Such as where a mask is True: on a GPU the host would wait for all work before it learnt how many that are. What
         this gives is for `loss` alone, and `loss` of rows without it is the same.

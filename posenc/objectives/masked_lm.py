@@ -133,7 +133,7 @@ class MaskedLM(Objective):
     def score(self, model: Transformer, split: str, length: int) -> Scored:
         device = next(model.parameters()).device
         found: dict[str, list[NDArray[Any]]] = {"weight": [], "masked_loss": [], "masked_accuracy": []}
-        for batch in self._windows(split, length):
+        for batch in map(self.indexed, self._windows(split, length)):
             logits, true = _guesses(model, tuple(tensor.to(device) for tensor in batch))
             losses = functional.cross_entropy(logits.float(), true, reduction="none")
             rows = batch[1].nonzero()[:, 0].numpy()  # of each target, the window that it stands in

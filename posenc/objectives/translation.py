@@ -137,10 +137,10 @@ class Translation(Objective):
         """The loss without smoothing; on test also BLEU of the whole split."""
         each: dict[str, NDArray[Any]] = {name: np.zeros(len(self.texts[split])) for name in ("weight", "target_loss")}
         for rows in self._batches(split, 1):
-            batch = tuple(tensor.to(_device(model)) for tensor in self._batch(split, rows))
-            logits, true = _guesses(model, batch)
+            batch = self.indexed(self._batch(split, rows))
+            logits, true = _guesses(model, tuple(tensor.to(_device(model)) for tensor in batch))
             losses = functional.cross_entropy(logits, true, reduction="none").double().cpu().numpy()
-            places = rows[batch[3].nonzero()[:, 0].cpu().numpy()]  # of each target, the sentence that it stands in
+            places = rows[batch[3].nonzero()[:, 0].numpy()]  # of each target, the sentence that it stands in
             np.add.at(each["weight"], places, 1.0)
             np.add.at(each["target_loss"], places, losses)
         items = int(each["weight"].sum())

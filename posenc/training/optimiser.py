@@ -25,7 +25,9 @@ def rate(training: TrainingConfig, step: int) -> float:
     return training.learning_rate * factor
 
 
-def make_optimiser(model: nn.Module, training: TrainingConfig, learning_rate: Tensor | None = None) -> torch.optim.AdamW:
+def make_optimiser(
+    model: nn.Module, training: TrainingConfig, learning_rate: Tensor | None = None
+) -> torch.optim.AdamW:
     """AdamW; decay on the backbone's matrices alone (see TrainingConfig).
 
     On a GPU it is one kernel; a CPU keeps torch's plain form, since the kernel sums in another order.
