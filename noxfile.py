@@ -1,5 +1,5 @@
-"""Sessions: `nox -s quick`, `paper`, `tests`, `slow`, `oracles`, `lint`, `docs`, `build`, `gpu`, `bench`,
-`ablation -- SUITE ...`.
+"""Sessions: `nox -s quick`, `paper`, `tests`, `slow`, `oracles`, `lint`, `docs`, `build`, `gpu`, `fakecuda`,
+`bench`, `ablation -- SUITE ...`.
 
 Every session installs into a virtual environment of its own, at the versions of constraints.txt.
 """
@@ -64,6 +64,14 @@ def gpu(session: nox.Session) -> None:
     """Every encoding, attention and backend on a GPU against the CPU in float64, and the table of speed."""
     install(session, "test", extras="[peers]")
     session.run("pytest", "-m", "gpu", "-rs", "-s", *session.posargs)
+
+
+@nox.session
+def fakecuda(session: nox.Session) -> None:
+    """What a GPU would refuse, and what would make the host wait, without one: a torch built for CUDA, 5.5 GB."""
+    install(session, "test")
+    session.install("torch==2.14.1")  # in place of that of constraints.txt, which may be a build for the CPU alone
+    session.run("pytest", "-m", "fakecuda", "-rs", *WORKERS, *session.posargs)
 
 
 @nox.session

@@ -52,6 +52,8 @@ class Watch(TorchDispatchMode):
     A copy between host and card waits unless its end on the host is pinned and it was asked not to wait.
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self) -> None:
         super().__init__()
         self.waits: Counter[str] = Counter()
@@ -102,7 +104,7 @@ class _Ctx(SimpleNamespace):
 
 
 def _there_and_back(cls: Any, *args: Any) -> Any:
-    """In place of Function.apply: forward, and its own backward as the engine would call it, autocast and all."""
+    """In place of Function.apply: forward, and its own backward, within autocast too."""
     ctx = _Ctx(needs_input_grad=tuple(isinstance(a, Tensor) and a.is_floating_point() for a in args))
     with torch.no_grad():
         if cls.setup_context is torch.autograd.Function.setup_context:
@@ -111,7 +113,8 @@ def _there_and_back(cls: Any, *args: Any) -> Any:
             out = cls.forward(*args)
             cls.setup_context(ctx, args, out)
         outs = out if isinstance(out, tuple) else (out,)
-        cls.backward(ctx, *(torch.empty_like(one) if isinstance(one, Tensor) else None for one in outs))
+        with torch.autocast("cuda", torch.bfloat16):  # wherever `backward` may be asked for
+            cls.backward(ctx, *(torch.empty_like(one) if isinstance(one, Tensor) else None for one in outs))
     return out
 
 

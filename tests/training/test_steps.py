@@ -6,7 +6,7 @@ A whole step as a graph is held to the same by a tape of operations, which a CPU
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -187,13 +187,12 @@ def taped(function: Callable[[], None], generators: Sequence[torch.Generator]) -
 
 
 @pytest.fixture
-def in_one_kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def in_one_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """AdamW as a card has it, which reads no value: a CPU's plain form does."""
     fused = partial(torch.optim.AdamW, fused=True)
     monkeypatch.setattr(
         "posenc.training.optimiser.torch.optim.AdamW", lambda *a, **k: fused(*a, **{**k, "fused": True})
     )
-    yield
 
 
 GRAPHED: list[tuple[str, str, dict[str, Any]]] = [
@@ -252,11 +251,10 @@ def test_batches_of_many_shapes_are_refused(tmp_path: Path, monkeypatch: pytest.
         loop.model, Loss(loop.model, loop.objective), loop.training, loop.runtime, Group(), lambda f, g: f
     )
     monkeypatch.setattr(graphs, "GRAPHS", 2)
-    with pytest.raises(NotPossibleError, match=r"runtime.compile = 'cudagraphs': batches have more than 2 shapes"):
-        for step in range(1, 9):
-            loop.step(step)
+    with pytest.raises(NotPossibleError, match=r"runtime\.compile = 'cudagraphs': batches have more than 2 shapes"):
+        list(map(loop.step, range(1, 9)))
     given = {"runtime.device": ("cuda", "--set"), "runtime.compile": ("cudagraphs", "--set")}
-    with pytest.raises(ConfigError, match="a graph is one process's, and runtime.processes = 2"):
+    with pytest.raises(ConfigError, match=r"a graph is one process's, and runtime\.processes = 2"):
         task_at("enwik8", "smoke", {**given, "runtime.processes": (2, "--set")})
     with pytest.raises(ConfigError, match="batches of other shapes would be recorded again"):
         task_at("multi30k", "smoke", given)
