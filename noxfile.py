@@ -1,5 +1,5 @@
-"""Sessions: `nox -s quick`, `paper`, `tests`, `slow`, `oracles`, `lint`, `docs`, `build`, `gpu`, `bench`,
-`ablation -- SUITE ...`.
+"""Sessions: `nox -s quick`, `paper`, `tests`, `slow`, `oracles`, `lint`, `docs`, `build`, `gpu`, `fakecuda`,
+`bench`, `ablation -- SUITE ...`.
 
 Every session installs into a virtual environment of its own, at the versions of constraints.txt.
 """
@@ -70,6 +70,14 @@ def gpu(session: nox.Session) -> None:
     given = session.posargs if "--json" in session.posargs else ["--json", "build/gpu.json", *session.posargs]
     session.run("python", "-m", "posenc.bench.gpu", "--minutes", "4.5", *given)
     session.run("pytest", "-m", "gpu", "-rs", "-s")
+
+
+@nox.session
+def fakecuda(session: nox.Session) -> None:
+    """What a GPU would refuse, and what would make the host wait, without one: a torch built for CUDA, 5.5 GB."""
+    install(session, "test")
+    session.install("torch==2.14.1")  # in place of that of constraints.txt, which may be a build for the CPU alone
+    session.run("pytest", "-m", "fakecuda", "-rs", *WORKERS, *session.posargs)
 
 
 @nox.session

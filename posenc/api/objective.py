@@ -146,7 +146,11 @@ class Objective(ABC):
 
     @abstractmethod
     def batch(self, seed: int, step: int, rows: int) -> Batch:
-        """The training batch of a step (counted from 1): it depends on the seed and the step alone."""
+        """The training batch of a step (counted from 1): it depends on the seed and the step alone.
+
+        A thread of its own calls this ahead of the steps, and `pack` and `indexed` behind it: what is random must come
+        from a generator of its own, since the global ones are the training's.
+        """
 
     def passes(self, seed: int, steps: int) -> tuple[Any, Any]:
         """Arrays (steps,) of the tokens of a row, and of how many of its hidden states the output layer reads.
@@ -167,7 +171,8 @@ class Objective(ABC):
     def loss(self, model: Model, batch: Batch) -> Tensor:
         """The mean loss over the targets of these rows, in nats where it is a likelihood.
 
-        Of rows that `pack` gave it is the same but for rounding, and but for where dropout falls.
+        Of rows that `pack` gave it is the same but for rounding, and but for where dropout falls. On a GPU nothing may
+        be read back in it, such as how many elements of a mask are True: what depends on values, `indexed` makes.
         """
 
     def pack(self, batch: Batch) -> Batch:
@@ -179,6 +184,14 @@ class Objective(ABC):
             NotPossibleError: an objective whose rows all have one length.
         """
         raise NotPossibleError("not possible: packed rows, where all rows have one length")
+
+    def indexed(self, batch: Batch) -> Batch:
+        """These rows, packed or not, and behind them what `loss` would else have to ask the device for; on the CPU.
+
+        Such as where a mask is True: on a GPU the host would wait for all work before it learnt how many that are. What
+        this gives is for `loss` alone, and `loss` of rows without it is the same.
+        """
+        return batch
 
     @abstractmethod
     def score(self, model: Model, split: str, length: int) -> Scored:

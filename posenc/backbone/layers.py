@@ -249,7 +249,9 @@ class EncodedStack(nn.Module):
     def begin_step(self, seed: int, step: int, redraw: int) -> None:
         """Set every random state of the stack as it stands at this step: nothing else is remembered."""
         device = next(self.parameters()).device
-        self.generator = torch.Generator(device).manual_seed(derive(seed, "encoding", step))
+        if self.generator is None or self.generator.device.type != device.type:
+            self.generator = torch.Generator(device)
+        self.generator.manual_seed(derive(seed, "encoding", step))  # the same one: a CUDA graph draws from it
         drawn = step // redraw if redraw else 0
         for name, module in self.named_modules():
             if isinstance(module, Attention):

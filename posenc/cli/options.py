@@ -123,7 +123,7 @@ def seconds_of(ctx: click.Context, parameter: click.Parameter, value: str | None
 def means_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say how a run is carried out."""
     options = [
-        click.option("--jobs", type=int, help="Cells at once; by default as many as cores over threads, or as GPUs."),
+        click.option("--jobs", type=int, help="Cells at once; by default as many as cores and GPUs' memory give."),
         click.option(
             "--rerun", type=click.Choice(RERUN), default="missing", show_default=True,
             help="Which cells run; stale: made by other code.",

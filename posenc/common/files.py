@@ -8,9 +8,10 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from posenc.common.errors import StorageError
 
@@ -30,14 +31,18 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
     """Write a file whole or not at all: a reader sees the old content or the new, never a part.
+
+    Args:
+        content: or what writes it, a part at a time, to a file that it may seek in.
 
     Raises:
         StorageError: the disk is full or takes no writes; the old content is still there.
     """
+    raw = content.encode() if isinstance(content, str) else content
     try:
-        _replace(path, content.encode() if isinstance(content, str) else content)
+        _replace(path, raw if callable(raw) else lambda file: file.write(raw))
     except OSError as error:
         raise StorageError(path, error) from None
 
@@ -68,12 +73,12 @@ def is_temporary(path: Path) -> bool:
     return bool(_TEMPORARY.fullmatch(path.name))
 
 
-def _replace(path: Path, raw: bytes) -> None:
+def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = _locked_beside(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(raw)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
             os.fchmod(file.fileno(), 0o666 & ~_UMASK)  # mkstemp's own mode would hide results from everyone else

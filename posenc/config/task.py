@@ -214,9 +214,9 @@ class RuntimeConfig:
         backend: of softmax attention; auto is a fixed rule.
         threads: of each process on the CPU.
         processes: how many train one cell together, each on a GPU of its own where the device is cuda.
-        compile: training's passes through the stacks by torch.compile: "inductor", or "cudagraphs", which also records
-            each pass as a CUDA graph (for models so small that starting kernels takes longer than running them). The
-            numbers are those of "none" but for rounding, dropout's masks the same. Scores are of the plain form.
+        compile: "inductor": training's passes through the stacks by torch.compile. "cudagraphs": a whole step recorded
+            as a CUDA graph, for models so small that starting kernels takes longer than running them. The numbers are
+            those of "none" but for rounding, dropout's masks the same. Scores are of the plain form.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = STRICT
@@ -231,6 +231,10 @@ class RuntimeConfig:
     def __post_init__(self) -> None:
         if self.compile == "cudagraphs" and self.device != "cuda":
             raise ConfigError(f"runtime.compile = 'cudagraphs': runtime.device = 'cuda' is wanted, not {self.device!r}")
+        if self.compile == "cudagraphs" and self.processes > 1:
+            raise ConfigError(
+                f"runtime.compile = 'cudagraphs': a graph is one process's, and runtime.processes = {self.processes}"
+            )
         for name in ("threads", "processes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"runtime.{name} = {getattr(self, name)}: at least 1 is wanted")
@@ -294,7 +298,8 @@ class Task:
             wanted = f"{', '.join(others)} or {last}" if others else last
             raise ConfigError(f"data.tokeniser = {self.data.tokeniser!r}: {named} wants {wanted}")
         if self.runtime.compile != "none" and (kind.packs or kind.varies or not kind.learns):
-            why = "batches of other shapes would compile again" if kind.learns else "nothing is learnt"
+            made = "be recorded" if self.runtime.compile == "cudagraphs" else "compile"
+            why = f"batches of other shapes would {made} again" if kind.learns else "nothing is learnt"
             raise ConfigError(f"runtime.compile = {self.runtime.compile!r}: not built for {named}, where {why}")
         if self.training.packed and not kind.packs:
             raise ConfigError(f"training.packed = true: rows of {named} all have one length")

@@ -21,6 +21,7 @@ from posenc.config.task import EvaluationConfig, TrainingConfig
 from posenc.data.corpus import Corpus, Texts
 from posenc.data.tokens import KINDS, Tokeniser, counts, running
 from posenc.objectives.metrics import MASKED_ACCURACY, MASKED_LOSS
+from posenc.objectives.packing import where
 
 SHARE = 0.15
 """Of all tokens, those to guess. Of these 80 % are shown as [MASK], 10 % as another token, 10 % as they are."""
@@ -105,6 +106,10 @@ class MaskedLM(Objective):
     def seen(self, batch: Batch) -> int:
         return batch[0].numel()
 
+    def indexed(self, batch: Batch) -> Batch:
+        """(shown, hidden, true), and which places of the flattened rows are hidden (N,)."""
+        return *batch, where(batch[1])
+
     def loss(self, model: Transformer, batch: Batch) -> Tensor:
         logits, true = _guesses(model, batch)
         if not len(true):  # windows of marks alone
@@ -129,7 +134,7 @@ class MaskedLM(Objective):
     def score(self, model: Transformer, split: str, length: int) -> Scored:
         device = next(model.parameters()).device
         found: dict[str, list[NDArray[Any]]] = {"weight": [], "masked_loss": [], "masked_accuracy": []}
-        for batch in self.windows(split, length):
+        for batch in map(self.indexed, self.windows(split, length)):
             logits, true = _guesses(model, tuple(tensor.to(device) for tensor in batch))
             losses = functional.cross_entropy(logits.float(), true, reduction="none")
             rows = batch[1].nonzero()[:, 0].numpy()  # of each target, the window that it stands in
@@ -167,5 +172,6 @@ class MaskedLM(Objective):
 
 def _guesses(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits (N,vocabulary) and true tokens (N,) of the hidden places alone: the output layer is most of the work."""
-    shown, hidden, true = batch
-    return model.logits(model.hidden(shown)[hidden]), true[hidden]
+    shown, hidden, true, *places = batch
+    (taken,) = places or [where(hidden)]
+    return model.logits(model.hidden(shown).flatten(0, 1)[taken]), true.flatten()[taken]

@@ -57,6 +57,11 @@ def hidden(model: Transformer, tokens: Tensor, mask: Tensor, packed: Sequence[Te
     return model.hidden(tokens, mask=mask, cls=cls)
 
 
+def where(mask: Tensor) -> Tensor:
+    """Where a mask (B,L) is True: (N,) int64, in the flattened rows."""
+    return mask.flatten().nonzero().squeeze(1)
+
+
 def pack(*sides: tuple[Tensor, Tensor], capacity: int) -> list[Packed]:
     """Examples packed into rows of at most `capacity` tokens; the same for the same lengths.
 

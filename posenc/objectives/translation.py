@@ -23,7 +23,7 @@ from posenc.data.tokens import KINDS, Tokeniser, encoded
 from posenc.objectives import packing
 from posenc.objectives.epochs import Epochs, pad
 from posenc.objectives.metrics import BLEU, TARGET_LOSS
-from posenc.objectives.packing import Packed
+from posenc.objectives.packing import Packed, where
 
 SIDES = ("source", "target")
 LONGER = (2, 10)
@@ -123,6 +123,10 @@ class Translation(Objective):
         source, target = packing.pack((batch[0], batch[1]), (batch[2], batch[3]), capacity=self.length)
         return *batch, *source, *target
 
+    def indexed(self, batch: Batch) -> Batch:
+        """The same, and which places of the flattened targets are real (N,)."""
+        return *batch, where(batch[3])
+
     def loss(self, model: Transformer, batch: Batch) -> Tensor:
         """The label-smoothed loss (Szegedy et al. 2016, section 7) over real target tokens."""
         logits, true = _guesses(model, batch)
@@ -133,10 +137,10 @@ class Translation(Objective):
         """The loss without smoothing; on test also BLEU of the whole split."""
         each: dict[str, NDArray[Any]] = {name: np.zeros(len(self.texts[split])) for name in ("weight", "target_loss")}
         for rows in self._batches(split, 1):
-            batch = tuple(tensor.to(_device(model)) for tensor in self._batch(split, rows))
-            logits, true = _guesses(model, batch)
+            batch = self.indexed(self._batch(split, rows))
+            logits, true = _guesses(model, tuple(tensor.to(_device(model)) for tensor in batch))
             losses = functional.cross_entropy(logits, true, reduction="none").double().cpu().numpy()
-            places = rows[batch[3].nonzero()[:, 0].cpu().numpy()]  # of each target, the sentence that it stands in
+            places = rows[batch[3].nonzero()[:, 0].numpy()]  # of each target, the sentence that it stands in
             np.add.at(each["weight"], places, 1.0)
             np.add.at(each["target_loss"], places, losses)
         items = int(each["weight"].sum())
@@ -209,6 +213,7 @@ def _device(model: Transformer) -> torch.device:
 def _guesses(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits (N,vocabulary), at least in float32, and true tokens (N,) of the real target places, packed or not."""
     source, source_mask, read, mask, true, *packed = batch
+    taken = packed.pop() if len(packed) % 6 else where(mask)
     if packed:
         sources, targets = Packed(*packed[:3]), Packed(*packed[3:])
         memory = model.hidden(sources.tokens, segments=sources.segments)
@@ -218,5 +223,5 @@ def _guesses(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
     else:
         memory = model.hidden(source, mask=source_mask)
         hidden = model.decode(read, memory, mask=mask, memory_mask=source_mask)
-    logits = model.logits(hidden[mask])
-    return logits if logits.dtype == torch.float64 else logits.float(), true[mask]
+    logits = model.logits(hidden.flatten(0, 1)[taken])
+    return logits if logits.dtype == torch.float64 else logits.float(), true.flatten()[taken]

@@ -30,6 +30,7 @@ from posenc.running.local import Engine, Events, LocalEngine
 from posenc.running.means import Means
 from posenc.running.progress import Progress
 from posenc.running.queue import Schedule
+from posenc.running.sharing import cells_a_gpu
 from posenc.running.so_far import SoFar
 from posenc.running.status import is_stale
 from posenc.tracking import current
@@ -57,11 +58,13 @@ class Outcome:
         return 130 if self.stopped else 3 if self.failed else 0
 
 
-def slots(plan: Plan, jobs: int | None, choice: Choice | None = None) -> list[str | None]:
+def slots(
+    plan: Plan, jobs: int | None, choice: Choice | None = None, say: Callable[[str], None] = lambda line: None
+) -> list[str | None]:
     """For each worker process the GPUs it may use, as CUDA_VISIBLE_DEVICES has them; None on a CPU.
 
     Args:
-        choice: what was typed, for errors.
+        choice: what was typed, for errors. say: where the rule goes by which cells share a GPU.
 
     Raises:
         NotPossibleError: a device is not there, before anything runs or is written.
@@ -82,7 +85,11 @@ def slots(plan: Plan, jobs: int | None, choice: Choice | None = None) -> list[st
     groups = [",".join(gpus[i : i + together]) for i in range(0, len(gpus) - together + 1, together)]
     if not groups:
         raise ConfigError(f"{choice.typed('runtime.processes', together)}: this machine has {len(gpus)} GPUs")
-    return [groups[index % len(groups)] for index in range(jobs or len(groups))]
+    if jobs is None:
+        each, rule = cells_a_gpu(plan.cells, provenance.cores(), groups if together == 1 else gpus)
+        jobs = each * len(groups)
+        say(rule)
+    return [groups[index % len(groups)] for index in range(jobs)]
 
 
 def select(plan: Plan, store: Store, rerun: str, say: Callable[[str], None]) -> list[Cell]:
@@ -168,7 +175,7 @@ def run(
     choice, means, say = choice or Choice(), means or Means(), _harmless(say)
     plan = planning.make(find_suite(suite), choice)
     _require_workers_know(plan)
-    places = slots(plan, means.jobs, choice) if means.engine == "local" else []
+    places = slots(plan, means.jobs, choice, say) if means.engine == "local" else []
     if means.engine == "ray":
         ray_engine.address_of(means.address)
     store = Store(Path(results) / plan.suite.name)

@@ -135,6 +135,11 @@ class Forecast:
             rate = (seen.seconds / seen.expected) ** weight * rate ** (1 - weight)
         return rate * self._expected[cell_id].whole
 
+    def untold(self, cells: Iterable[str]) -> list[str]:
+        """The tasks of these cells of which none has ended: what they take is a guess, and is not told."""
+        tasks = dict.fromkeys(self._kinds[one][1] for one in cells if one in self._kinds)
+        return [kind[0] for kind in tasks if not (kind in self._seen and self._seen[kind].ended)]
+
     def left(self, running: Mapping[str, float], waiting: Iterable[str], at_once: int) -> float:
         """Seconds to the end of the last cell.
 

@@ -17,7 +17,7 @@ class Means:
     """How a run is carried out; none of it changes a number.
 
     Attributes:
-        jobs: cells at once; by default as many as cores over threads a cell, or as GPUs.
+        jobs: cells at once; by default as many as cores over threads a cell; on GPUs see posenc.running.sharing.
         rerun: which finished cells run again: missing (none), failed, stale, all.
         engine: local or ray. address: of the Ray cluster.
         time_limit: seconds that a cell may take; None for what the suite says.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,7 +229,7 @@ class Progress:
             self._forecast.running(cell_id, took, self._part(cell_id, state))
         if self._live is None:
             self._drawn = now
-            self._say(Text(f"{self.summary()}; left: {duration(self.time_left())}"))
+            self._say(Text(f"{self.summary()}; left: {self.said_left()}"))
         else:
             self._redraw()
 
@@ -246,10 +246,21 @@ class Progress:
         parts += [(len(self._running), "running"), (len(self._cells) - len(statuses) - len(self._running), "left")]
         return ", ".join(f"{n} {what}" for n, what in parts if n or what == STATUSES[DONE])
 
-    def time_left(self) -> float:
-        """Seconds to the end, by what cells took so far and, of kinds that have not run, by their FLOPs."""
-        waiting = [one for one in self._cells if one not in self._ended and one not in self._running]
-        parts = {cell_id: self._part(cell_id, state) for cell_id, state in self._running.items()}
+    def said_left(self) -> str:
+        """`93 s`, and of which tasks nothing can be said yet: a task's time is told once a cell of it has ended."""
+        to_come = [one for one in self._cells if one not in self._ended]
+        untold = self._forecast.untold(to_come)
+        if not untold:
+            return duration(self.time_left())
+        names = f"{', '.join(map(plain, untold[:3]))}{' ...' if untold[3:] else ''}"
+        known = {one for one in to_come if not self._forecast.untold([one])}
+        return f"{duration(self.time_left(known))} and {names}" if known else f"told once a cell of {names} has ended"
+
+    def time_left(self, cells: Collection[str] | None = None) -> float:
+        """Seconds to the end of all cells or of these, by what cells took so far and by their FLOPs."""
+        cells = self._cells if cells is None else cells
+        waiting = [one for one in self._cells if one in cells and one not in self._ended and one not in self._running]
+        parts = {one: self._part(one, state) for one, state in self._running.items() if one in cells}
         return self._forecast.left(parts, waiting, self._at_once)
 
     def _part(self, cell_id: str, state: State) -> float:
@@ -301,7 +312,7 @@ class Progress:
         shown = max(1, self.console.height - 4)
         rows = list(self._running.items())[:shown]
         table, _ = fitted(lambda columns: self._bars(rows, columns), tuple(COLUMNS), SPARE, self.console)
-        foot = f"{self.summary()}; {duration(monotonic() - self._start)} so far, left: {duration(self.time_left())}"
+        foot = f"{self.summary()}; {duration(monotonic() - self._start)} so far, left: {self.said_left()}"
         if len(self._running) > shown:
             foot += f" ({len(self._running) - shown} running cells not shown)"
         return Group(table, Text(foot))

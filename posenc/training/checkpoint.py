@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -46,15 +46,51 @@ def save(path: Path, state: dict[str, Any]) -> None:
     Raises:
         StorageError: the disk is full; what lay there before still lies there.
     """
-    buffer = io.BytesIO()
-    torch.save(on_cpu(state), buffer)
-    raw = buffer.getvalue()
     if path.is_file():
         try:
             os.replace(path, previous(path))
         except OSError as error:
             raise StorageError(path, error) from None
-    write_atomically(path, MAGIC + sha256(raw).hexdigest().encode() + raw)
+    write_atomically(path, lambda file: _sealed(on_cpu(state), file))
+
+
+class _Summed(io.RawIOBase):
+    """A file that is only written to, the digest of what was, and why it could not be, which torch says in its way."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.sum = file, sha256()
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, part: Any) -> int:
+        self.sum.update(part)
+        try:
+            return self.file.write(part)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def _streamed(value: Any, file: BinaryIO) -> str:
+    """Write as torch does, a tensor at a time. Returns the digest of what was written."""
+    summed = _Summed(file)
+    try:
+        torch.save(value, summed)
+    except RuntimeError:
+        if summed.error is not None:
+            raise summed.error from None
+        raise
+    return summed.sum.hexdigest()
+
+
+def _sealed(state: dict[str, Any], file: BinaryIO) -> None:
+    """Write a state and before it, once that is known, its digest."""
+    file.write(MAGIC + bytes(64))
+    found = _streamed(state, file)
+    file.seek(len(MAGIC))
+    file.write(found.encode())
 
 
 def load(path: Path, cell_id: str) -> tuple[dict[str, Any] | None, list[str]]:
@@ -96,9 +132,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     Raises:
         StorageError: the disk is full; what lay there before still lies there.
     """
-    buffer = io.BytesIO()
-    torch.save(on_cpu(dict(weights)), buffer)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, lambda file: _streamed(on_cpu(dict(weights)), file))
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -26,21 +26,21 @@ class Group:
     def first(self) -> bool:
         return self.rank == 0
 
-    def mean(self, value: float) -> float:
-        """The mean over all processes, the same in each."""
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of each value over all processes, the same in each, on the values' device."""
         if self.size == 1:
-            return value
-        total = _tensor(value)
+            return values
+        total = values.clone()
         distributed.all_reduce(total)
-        return total.item() / self.size
+        return total / self.size
 
     def decide(self, choice: int) -> int:
         """The first process's choice, for all."""
         if self.size == 1:
             return choice
-        chosen = _tensor(float(choice))
+        chosen = torch.tensor(choice)  # on the CPU: no step waits for a GPU to learn whether to go on
         distributed.broadcast(chosen, 0)
-        return int(chosen.item())
+        return int(chosen)
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module with gradients averaged over the group in its backward."""
@@ -50,11 +50,6 @@ class Group:
     def without_averaging(self, module: nn.Module) -> AbstractContextManager[Any]:
         """For all but the last part of a batch: gradients add up in each process, and are averaged once."""
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
-
-
-def _tensor(value: float) -> torch.Tensor:
-    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    return torch.tensor(value, dtype=torch.float64, device=device)
 
 
 @contextmanager
@@ -69,7 +64,7 @@ def joined(rendezvous: Path, device: str) -> Iterator[Group]:
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group(
-        "nccl" if device == "cuda" else "gloo",
+        "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
         init_method=rendezvous.as_uri(),
         rank=rank,
         world_size=size,

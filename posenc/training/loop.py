@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from posenc.api.objective import Batch
 from posenc.backbone import cost
 from posenc.backbone.transformer import is_head
 from posenc.common.errors import StoreError
@@ -28,12 +27,15 @@ from posenc.records.provenance import reset_peak_memory
 from posenc.records.record import Record
 from posenc.records.store import Store
 from posenc.training import checkpoint, evaluation
-from posenc.training.batches import Batches, Loss, kept_gradients
+from posenc.training.batches import Batches, Loss
 from posenc.training.curve import Curve
+from posenc.training.graphs import Recorder
 from posenc.training.group import Group
-from posenc.training.optimiser import make_optimiser, rate
-from posenc.training.runtime import make_model, precision, set_up
+from posenc.training.losses import Losses
+from posenc.training.optimiser import rate
+from posenc.training.runtime import forget_compiled, make_model, set_up
 from posenc.training.selection import Best, Selection, mean_of
+from posenc.training.step import Step
 from posenc.training.terms import DivergedError, StoppedError, Terms, TimedOutError
 
 GO_ON, SAVE, STOP, TIME_OUT = range(4)
@@ -56,14 +58,17 @@ class Loop:
         self.curve, self.path = Curve(folder / "curve.jsonl"), folder / "checkpoint.pt"
         self.training, self.runtime = settings.training, settings.runtime
         set_up(self.runtime)
+        forget_compiled()
         self.objective = factory.make(settings, terms.data, Path(cell.folder))
         self.parameters = cost.parameters(settings.backbone, settings.encoding_name, settings.max_length)
         self.model = make_model(settings)
-        if self.runtime.compile != "none":
-            self.model.compile_training(graphs=self.runtime.compile == "cudagraphs")
+        if self.runtime.compile == "inductor":
+            self.model.compile_training()
         self.batches = Batches(self.objective, self.training, self.runtime, self.length, group.rank, group.size)
-        self.optimiser = make_optimiser(self.model, self.training)
-        self.loss = group.wrap(Loss(self.model, self.objective))
+        recorder = Recorder() if self.runtime.compile == "cudagraphs" else None
+        loss = group.wrap(Loss(self.model, self.objective))
+        self.one_step = Step(self.model, loss, self.training, self.runtime, group, recorder)
+        self.losses = Losses(min(self.training.log_every, max(1, self.training.steps)), self.runtime.device, group)
         self.selection = Selection(self.objective.choice, self.training.average)
         self.scores: list[dict[str, Any]] = []
         self.stages: list[dict[str, Any]] = []
@@ -78,53 +83,26 @@ class Loop:
         assert self.selection.best is not None
         return self.selection.best
 
-    def compile(self, first: int) -> None:
-        """Compile what the steps from `first` on will run, before their clock starts: nothing else comes of it."""
+    def warm_up(self, first: int) -> None:
+        """Compile, load or record what the steps from `first` on will run, before their clock starts."""
         start = time.perf_counter()
         for step in self.batches.first_of_stages(first):
             self.model.train().begin_step(self.seed, step)
-            _, parts = self.batches.of(self.seed, step)
-            with self.group.without_averaging(self.loss):
-                self.part_loss(parts[0].rows).backward()
-        self.optimiser.zero_grad(set_to_none=True)
+            self.one_step.warm_up(self.batches.make(self.seed, step).parts)
+        if self.runtime.device == "cuda":
+            torch.cuda.synchronize()
         self.compile_seconds += time.perf_counter() - start
         reset_peak_memory(self.runtime.device)  # a compiler takes more than small models do
 
-    def part_loss(self, rows: Batch) -> Tensor:
-        """The mean loss of a part of a batch."""
-        part = self.batches.on_device(rows)
-        if self.runtime.compile == "cudagraphs":
-            torch.compiler.cudagraph_mark_step_begin()  # what the graphs gave for the part before is read no more
-        with precision(self.runtime):
-            loss: Tensor = self.loss(*part)
-        return loss
-
-    def step(self, step: int) -> float:
-        """One optimiser step, counted from 1. Returns the mean loss in nats."""
+    def step(self, step: int) -> Tensor:
+        """One optimiser step, counted from 1. Returns the mean loss of this process's rows in nats, on the device."""
         self.model.train().begin_step(self.seed, step)
         seen, parts = self.batches.of(self.seed, step)
         self.seen += seen
-        for parameters in self.optimiser.param_groups:
-            parameters["lr"] = rate(self.training, step)
-        self.optimiser.zero_grad(set_to_none=True)
-        total = 0.0
-        for index, part in enumerate(parts):
-            # Each process has rows, and so masks, of its own.
-            own = [self.group.rank] if self.group.size > 1 else []
-            torch.manual_seed(derive(self.seed, "dropout", step, index, *own))
-            with nullcontext() if part.last else self.group.without_averaging(self.loss):
-                loss = self.part_loss(part.rows) * part.share
-                loss.backward()
-            if self.runtime.compile == "cudagraphs" and index == 0 and not part.last:
-                kept_gradients(self.model)
-            total += loss.item()
-        total = self.group.mean(total)
-        if not math.isfinite(total):
-            raise DivergedError(f"diverged: the loss is {total} at step {step}")
-        if self.training.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip)
-        self.optimiser.step()
-        return total
+        own = [self.group.rank] if self.group.size > 1 else []  # each process has rows, and so masks, of its own
+        return self.one_step(
+            parts, rate(self.training, step), lambda index: derive(self.seed, "dropout", step, index, *own)
+        )
 
     def run(self) -> None:
         """Train, keep the best model by validation or the mean of the last, and score it on test once.
@@ -135,28 +113,53 @@ class Loop:
             StoppedError, TimedOutError: before the end, with a checkpoint to go on from.
         """
         first = self.resume() + 1
+        steps = range(first, self.training.steps + 1)
+        if steps and (self.runtime.compile != "none" or self.runtime.device == "cuda"):
+            self.warm_up(first)
+        with self.batches.ahead(self.seed, steps):
+            self._train(steps)
+        if self.group.first:
+            self._test()
+
+    def _train(self, steps: range) -> None:
+        """Make these steps: what they came to is read where it is logged or scored, and where a checkpoint is made."""
         saved = self.training_seconds
-        if self.runtime.compile != "none" and first <= self.training.steps:
-            self.compile(first)
-        for step in range(first, self.training.steps + 1):
+        for step in steps:
             if self._between_steps(step - 1, self.training_seconds - saved):
                 saved = self.training_seconds
             start = time.perf_counter()
-            try:
-                loss = self.step(step)
-            except DivergedError:
-                self.note({"step": step, "tokens": self.seen, "seconds": self.training_seconds, "loss": None})
-                raise
+            self._guarded_step(step)
+            last = step == self.training.steps
+            logs = step == 1 or step % self.training.log_every == 0 or last
+            scores = step % self.training.validate_every == 0 or last
+            number = self.training.ended(step)
+            loss = self.read() if logs or scores or number else None  # in every process: they read together
             self.training_seconds += time.perf_counter() - start
             at = {"step": step, "tokens": self.seen, "seconds": round(self.training_seconds, 4)}
-            if step == 1 or step % self.training.log_every == 0 or step == self.training.steps:
+            if logs:
                 self.note({**at, "loss": loss, "learning_rate": rate(self.training, step)})
-            if self.group.first and (step % self.training.validate_every == 0 or step == self.training.steps):
+            if self.group.first and scores:
                 self.validate(step, at)
-            if self.group.first and (number := self.training.ended(step)):
+            if self.group.first and number:
                 self.end_stage(number, step, at)
-        if self.group.first:
-            self._test()
+
+    def _guarded_step(self, step: int) -> None:
+        """A step, its loss noted. Where it fails after one whose loss was no number, that is the reason."""
+        try:
+            loss = self.step(step)
+        except Exception:
+            with suppress(RuntimeError):  # a GPU that has failed answers nothing more
+                self.read(alone=True)
+            raise
+        self.losses.add({"step": step, "tokens": self.seen}, loss)
+
+    def read(self, *, alone: bool = False) -> float | None:
+        """The loss of the last step; see Losses.read. One that is no number ends the curve."""
+        try:
+            return self.losses.read(alone=alone)
+        except DivergedError as error:
+            self.note({**(error.at or {}), "seconds": self.training_seconds, "loss": None})
+            raise
 
     def _test(self) -> None:
         """Score the chosen weights on every split and length of the test, once."""
@@ -192,6 +195,7 @@ class Loop:
         choice = self.group.decide(choice)
         if choice == GO_ON:
             return False
+        self.read()  # no checkpoint holds what has diverged
         if self.group.first:
             self.save(done)
         if choice == STOP:
@@ -209,7 +213,7 @@ class Loop:
             "cell": self.cell_id,
             "step": step,
             "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": self.one_step.optimiser.state_dict(),
             **self.selection.state(),
             "seen": self.seen,
             "stages": self.stages,
@@ -225,7 +229,7 @@ class Loop:
         lost = self.curve.rewind(step) if self.group.first else 0
         if state:
             self.model.load_state_dict(state["model"])
-            self.optimiser.load_state_dict(state["optimiser"])
+            self.one_step.optimiser.load_state_dict(state["optimiser"])
             self.selection.load(state)
             self.seen, self.stages, self.remarks = state["seen"], state["stages"], state["remarks"]
             self.training_seconds, self.evaluation_seconds, self.spent, self.compile_seconds = state["seconds"]

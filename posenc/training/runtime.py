@@ -7,6 +7,7 @@ What else a GPU run needs: `posenc.backbone.compilation` (Inductor, CUDA graphs)
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,13 @@ def set_up(runtime: RuntimeConfig) -> None:
     # (`NOT_REPEATABLE`), not each library in each worker.
     torch.use_deterministic_algorithms(True, warn_only=runtime.device == "cuda")
     warnings.filterwarnings("ignore", message=r"(?is).*determinis")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # else each new tensor is written twice
+
+
+def forget_compiled() -> None:
+    """Drop what torch.compile made for the cell before in this process: it would count against this one's limits."""
+    if "torch._dynamo" in sys.modules:  # else nothing was compiled, and loading it takes seconds
+        torch._dynamo.reset()
 
 
 def make_model(settings: Settings) -> Transformer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from posenc.common.errors import PosencError
 
@@ -12,7 +13,15 @@ CHECKPOINT_SECONDS = 60.0
 
 
 class DivergedError(PosencError):
-    """The loss is no number any more."""
+    """The loss is no number any more.
+
+    Attributes:
+        at: where in the curve that was, of a loss in training.
+    """
+
+    def __init__(self, said: str, at: dict[str, Any] | None = None) -> None:
+        super().__init__(said)
+        self.at = at
 
 
 class TimedOutError(PosencError):

@@ -50,16 +50,16 @@ def true_count(cell: Cell) -> tuple[int, int, int]:
         seen, parts = batches.of(settings.seed, step)
         tokens += seen
         for part in parts:
-            made = batches.on_device(part.rows)
+            made = part.rows
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 objective.loss(model, made)
             flops += counter.get_total_flops()
             if settings.training.packed:
-                places += sum(made[index].numel() for index in ((5, 8) if len(made) == 11 else (3,)))
+                places += sum(made[index].numel() for index in ((5, 8) if len(made) == 12 else (3,)))
             elif settings.objective == "causal_lm":
                 places += seen // len(parts)
             else:
-                places += sum(made[index].numel() for index in ((0, 2) if len(made) == 5 else (0,)))
+                places += sum(made[index].numel() for index in ((0, 2) if len(made) == 6 else (0,)))
     return tokens, places, flops
 
 

@@ -162,6 +162,32 @@ def test_slots(monkeypatch: pytest.MonkeyPatch) -> None:
             driver.slots(too_many, None, choice)
 
 
+def test_small_cells_share_a_gpu_by_cores_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless several processes train a cell, or nvidia-smi does not tell what is free."""
+    base = cells("rope", seeds=tuple(range(40)))
+    config = {**base[0].config["runtime"], "device": "cuda"}
+    plan = Plan(None, [Cell(one.id, one.name, {**one.config, "runtime": config}) for one in base], "")  # type: ignore[arg-type]
+    monkeypatch.setattr(driver, "require_device", lambda device: None)
+    monkeypatch.setattr(driver.provenance, "cores", lambda: 16)
+    smi, said = tmp_path / "nvidia-smi", []
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    def slots(free: str, gpus: str) -> list[str | None]:
+        smi.write_text(f"#!/bin/sh\n{free}\n")
+        smi.chmod(0o755)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+        return driver.slots(plan, None, None, said.append)
+
+    assert slots("echo 140000", "0") == ["0"] * 8
+    assert said[-1].startswith("8 cells at a time on each GPU: 16 cores give 8 at 2 a cell, 147 GB free give ")
+    assert slots("echo 140000; echo 8000", "0,1") == ["0", "1"] * 4
+    assert slots("echo 5000", "0") == ["0"] * 2
+    for silent in ("echo none", "exit 6", "echo 140000; exit 1"):
+        assert slots(silent, "GPU-a") == ["GPU-a"]
+        assert "nvidia-smi does not tell" in said[-1]
+    assert driver.slots(plan, 3, None, said.append) == ["GPU-a"] * 3
+
+
 def test_a_disk_that_takes_no_more_stops_the_run_and_keeps_what_there_is(tmp_path: Path) -> None:
     """The worker's own answer: no record is made up for the cell, and none of the others is given out."""
     terms = Terms("test", tmp_path)

@@ -237,5 +237,7 @@ class Favor(Kernel):
         if seed != self.drawn:
             generator = torch.Generator().manual_seed(seed)
             features, width = self.projection.shape
-            self.projection.copy_(orthogonal_features(features, width, generator))
+            drawn = orthogonal_features(features, width, generator)
+            on_card = self.projection.device.type == "cuda"
+            self.projection.copy_(drawn.pin_memory() if on_card else drawn, non_blocking=on_card)
             self.drawn = seed

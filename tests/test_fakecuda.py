@@ -1,0 +1,199 @@
+"""Without a card: every encoding, attention, form and kind of rows under CUDA's autocast; whole steps never wait.
+
+Run by `nox -s fakecuda`, which installs a torch built for CUDA; see tests/fake_card.py for what this can find.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fake_card
+import pytest
+import torch
+from torch import Tensor
+
+from posenc.api import registry
+from posenc.attention.kernel import DecodingCache
+from posenc.attention.softmax import blocks
+from posenc.attention.softmax.kernel import BACKENDS
+from posenc.backbone.config import BackboneConfig
+from posenc.backbone.transformer import Transformer
+from posenc.common.errors import NotPossibleError
+from posenc.plan.plan import Choice, find_suite, make
+from posenc.training.loop import Loop
+from posenc.training.terms import Terms
+
+pytestmark = [
+    pytest.mark.fakecuda,
+    pytest.mark.skipif(torch.version.cuda is None, reason="this torch is built for the CPU alone"),
+]
+L, S = 48, 40
+ENCODINGS = [name for name in registry.BUILT_IN if registry.load(name).axes in (None, 1)] + ["t5+rope", "shaw+rope"]
+ROWS = {"decoder": ("plain", "padded", "packed", "cached"), "encoder": ("plain", "padded", "packed"),
+        "encoder-decoder": ("plain", "padded", "packed", "cached")}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    fake_card.pretend(monkeypatch)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def forward(model: Transformer, rows: str) -> Tensor:
+    """Hidden states of two rows; of an encoder-decoder the decoder's, which has read them."""
+    form = model.config.form
+    tokens, sources = (torch.zeros(2, size, dtype=torch.long, device="cuda") for size in (L, S))
+    whole = {"mask": torch.ones_like(tokens, dtype=torch.bool)} if rows == "padded" else {}
+    given: dict[str, Tensor] = {"segments": torch.zeros_like(tokens)} if rows == "packed" else whole
+    if form != "encoder-decoder":
+        if rows != "cached":
+            return model.hidden(tokens, **given)
+        cache = DecodingCache(model.config.layers)
+        model.hidden(tokens[:, :5], cache=cache)
+        return model.hidden(tokens[:, 5:6], cache=cache)
+    of_source = {name: torch.ones_like(sources).to(value.dtype) for name, value in given.items()}
+    memory = model.hidden(sources, **of_source)
+    more = {f"memory_{name}": value for name, value in of_source.items()}
+    if rows != "cached":
+        return model.decode(tokens, memory, **given, **more)
+    cache = DecodingCache(model.config.layers)
+    model.decode(tokens[:, :5], memory, cache=cache)
+    return model.decode(tokens[:, 5:6], memory, cache=cache)
+
+
+def found_in(encoding: str, attention: str, form: Any, backend: str, rows: str) -> str | None:
+    """What a card would refuse, or that the host waits; None where nothing is, or where posenc refuses in a line."""
+    config = BackboneConfig(
+        form=form, layers=1, width=64, heads=4, feedforward=64, features=32, attention=attention, chunk=16
+    )
+    case = f"{encoding} {attention} {form} {rows} {backend}"
+    try:
+        with fake_card.fakes(), fake_card.Watch() as watch:
+            try:
+                model = fake_card.on_card(Transformer(config, encoding, L, backend).initialise(0))
+                model.begin_step(0, 1)
+                watch.waits.clear()
+                training = rows != "cached"
+                # Flex as it reads asks autograd's engine; cached rows are scored, without gradients.
+                gradients = torch.set_grad_enabled(training and backend != "flex")
+                with gradients, torch.autocast("cuda", torch.bfloat16):
+                    out = forward(model.train(training), rows)
+                if out.device.type != "cuda":
+                    return f"{case}: what comes out is on {out.device}"
+            except NotPossibleError:
+                return None
+    except fake_card.UNKNOWN as error:
+        return f"{case}: the host waits: {error} at {fake_card.place_of(error)}"
+    except Exception as error:
+        return f"{case}: {type(error).__name__}: {str(error).strip()[:150]} at {fake_card.place_of(error)}"
+    return f"{case}: {dict(watch.waits)}" if watch.waits else None
+
+
+def asked(encoding: str) -> list[str]:
+    """What is found in all cases of an encoding."""
+    found = []
+    for form, attention in itertools.product(ROWS, ("softmax", "performer")):
+        backends = [one for one in BACKENDS if one not in ("auto", "xformers")] if attention == "softmax" else ["auto"]
+        for backend, rows in itertools.product(backends, ROWS[form]):
+            found.append(found_in(encoding, attention, form, backend, rows))
+    return [one for one in found if one]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_nothing_mixes_dtypes_or_devices_or_waits(encoding: str) -> None:
+    found = asked(encoding)
+    assert not found, f"{len(found)} cases:\n" + "\n".join(found[:10])
+
+
+def test_blocks_as_it_was_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its backward under autocast: softmax is promoted to float32, and `baddbmm_` in place is not cast."""
+    case = ("t5", "softmax", "decoder", "blocks", "plain")
+    assert found_in(*case) is None
+    monkeypatch.setattr(blocks._Blocks, "backward", staticmethod(blocks._Blocks._backward))
+    found = found_in(*case)
+    assert found is not None and "blocks.py" in found and "dtype" in found, found
+
+
+# Whole steps
+
+
+TASKS: dict[str, dict[str, Any]] = {
+    "enwik8": {}, "multi30k": {}, "mlm": {"training.accumulate": 2}, "glue/sst2": {"start": "scratch"},
+}  # fmt: skip
+EVERY, STEPS = 3, 7
+
+
+def loop_of(task: str, folder: Path, encoding: str = "rope", **changes: Any) -> Loop:
+    settings = {
+        "runtime.device": "cuda", "runtime.precision": "bfloat16", "training.steps": STEPS, "training.log_every": EVERY,
+        "training.validate_every": STEPS, "training.batch": 4, "training.clip": 1.0, "backbone.layers": 1,
+        "backbone.width": 32, "backbone.heads": 2, "backbone.feedforward": 32, "backbone.dropout": 0.1,
+        "evaluation.tokens": 0 if task == "multi30k" else 512, **changes,
+    }  # fmt: skip
+    choice = Choice(scale="smoke", encodings=[encoding], seeds=[0], changes=settings)
+    return Loop(make(find_suite(task), choice).cells[-1], Terms("test", folder), lambda: False)
+
+
+def waits_of(loop: Loop, monkeypatch: pytest.MonkeyPatch, steps: int = STEPS) -> Counter[str]:
+    """What makes the host wait while a cell warms up and trains, its batches made by the thread."""
+
+    def backward(loss: Tensor, *given: Any, **more: Any) -> None:  # torch's engine asks for a driver
+        for parameter in loop.model.parameters():
+            parameter.grad = torch.empty_like(parameter)
+
+    monkeypatch.setattr(Tensor, "backward", backward)
+    monkeypatch.setattr(loop, "validate", lambda *given: None)
+    loop.warm_up(1)
+    with fake_card.Watch() as watch:
+        fake_card.reads(monkeypatch, watch)
+        with loop.batches.ahead(loop.seed, range(1, steps + 1)):
+            loop._train(range(1, steps + 1))
+    return watch.waits
+
+
+@pytest.mark.parametrize("attention", ["softmax", "performer"])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_step_waits_for_nothing_but_the_read_of_the_losses(
+    task: str, attention: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once at the first step, then every `log_every` steps and at the last."""
+    with fake_card.fakes():
+        loop = loop_of(task, tmp_path, **{"backbone.attention": attention, "backbone.redraw": 2, **TASKS[task]})
+        waits = waits_of(loop, monkeypatch)
+    ((what, times),) = waits.items()
+    assert what.startswith("tolist at training/losses.py"), waits
+    assert times == 1 + STEPS // EVERY + bool(STEPS % EVERY)
+
+
+def test_a_read_back_in_a_step_is_found_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts of masks and pageable batches, as they were."""
+    from posenc.objectives.masked_lm import MaskedLM
+    from posenc.training.batches import Batches
+
+    monkeypatch.setattr(MaskedLM, "indexed", lambda self, batch: batch)
+    with fake_card.fakes(), pytest.raises(fake_card.UNKNOWN) as error:
+        waits_of(loop_of("mlm", tmp_path / "a"), monkeypatch)
+    assert fake_card.place_of(error.value).startswith("objectives/")
+    monkeypatch.undo()
+    fake_card.pretend(monkeypatch)
+    monkeypatch.setattr(Batches, "_ready", lambda self, rows: rows)
+    with fake_card.fakes():
+        waits = waits_of(loop_of("enwik8", tmp_path / "b"), monkeypatch)
+    assert any(one.startswith("copy from the CPU's pageable memory at training/step.py") for one in waits), waits
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_scoring_mixes_nothing(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation; what it reads back is answered with ones, since it may wait."""
+    with fake_card.fakes():
+        loop = loop_of(task, tmp_path, **TASKS[task])
+        fake_card.reads(monkeypatch, fake_card.Watch())
+        fake_card.arrays(monkeypatch)
+        rows = loop.score("validation", loop.length)
+    assert rows and all(row["value"] is not None for row in rows)
