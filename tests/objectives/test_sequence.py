@@ -239,10 +239,7 @@ def trained(task: str, folder: Path, encoding: str, **changes: Any) -> dict[tupl
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "length"), [("copy", 20), ("recall", 32), ("flip_flop", 64)])
 def test_a_model_that_can_learn_it_does(task: str, length: int, tmp_path: Path) -> None:
-    found = trained(task, tmp_path, "rope")
-    assert found["test", length] > 0.95
-    if task == "flip_flop":
-        assert found["test_dense", length] > 0.95 and found["test_sparse", length] > 0.95
+    assert trained(task, tmp_path, "rope")["test", length] > 0.95
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ def test_each_verdict(tmp_path: Path) -> None:
     assert found["why"][8] == "0 of 5 seeds"
     html, markdown = pages(store)
     for text in (visible(html), markdown):
-        assert "18.41 against 31.58 perplexity (Table 2; second hand)" in text
+        assert "perplexity: 18.41 against 31.58 (Table 2; second hand)" in text
         assert "not yet: 3 of 5 seeds" in text and "not at this scale: it needs images" in text
         assert "holds here: 2, opposite here: 2, cannot tell: 2, not yet: 2, not at this scale: 1" in text
     assert html.index('id="ledger"') < html.index('id="answer"')

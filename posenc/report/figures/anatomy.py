@@ -23,7 +23,7 @@ from posenc.report.statistics.intervals import interval
 from posenc.report.statistics.tables import GROUP, at_place
 from posenc.report.words import listed
 
-WIDE = 1.5 * WIDTH
+WIDE = 1.25 * WIDTH
 ACROSS, PANEL = 4, 1.45
 """Panels side by side, and the height of one in inches."""
 VIEWS = {
@@ -31,8 +31,8 @@ VIEWS = {
     "score": ("Score by distance, on text", "mean score before the softmax"),
 }
 DOTS = {
-    "mean_distance": "mean attended distance (tokens)",
-    "evenness": "entropy over uniform attention's",
+    "mean_distance": "attended distance (tokens)",
+    "evenness": "entropy (uniform: 1)",
     "first_token": "share on the first token",
 }
 BARS = {
@@ -282,7 +282,8 @@ def _dot(axes: Axes, lane: float, row: Any, colour: str) -> None:
 def _from_nought(axes: Axes, rows: pd.DataFrame) -> None:
     """An axis to the largest mean: of few seeds an interval may be many times as wide, and is cut off."""
     axes.set_xlim(0, 1.12 * (rows["mean"].max() or 1.0))
-    axes.locator_params(axis="x", nbins=4)
+    axes.locator_params(axis="x", nbins=3)
+    axes.xaxis.set_major_formatter(PLAIN)
 
 
 def _whisker(axes: Axes, lane: float, row: Any, colour: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -35,7 +36,7 @@ def _svg(rows: Iterable[Mapping[str, Any]]) -> str:
     """Names at the left, figures at the right."""
     rows = list(rows)
     with mpl.rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False}):
-        names = [f"{row['axis']} {row['value']}".strip() for row in rows]
+        names = [_short(row) for row in rows]
         texts = [words.number(row["tau"], 2) for row in rows]
         left = min(0.5 * WIDTH, max(map(width_of, names)) + 0.2)
         right = max(map(width_of, texts)) + 0.2
@@ -62,3 +63,9 @@ def _svg(rows: Iterable[Mapping[str, Any]]) -> str:
         axes.tick_params(length=3)
         axes.set_xlabel("Kendall's tau")
         return svg_of(figure)
+
+
+def _short(row: Mapping[str, Any]) -> str:
+    """`learning_rate=0.004`, or `at 256 (learning_rate=0.004)`: there is little room."""
+    value = re.sub(r"[\w.]+\.(?=\w+=)", "", str(row["value"]))
+    return f"at {value}" if row["axis"] else value

@@ -86,7 +86,7 @@ def published(figures: Iterable[Mapping[str, Any]]) -> str:
     parts = []
     for one in figures:
         pair = [f"{one[key]:g}" for key in ("encoding", "baseline") if is_number(one[key])]
-        text = f"{' against '.join(pair)} {one['metric']}" if pair else ""
+        text = f"{one['metric']}: {' against '.join(pair)}" if pair else ""
         text = ", ".join(part for part in (text, one["spread"], one["says"]) if part)
         parts.append(f"{text} ({one['source']}{'; second hand' if one['second_hand'] else ''})")
     return "; ".join(parts) or "\u2013"
@@ -101,7 +101,7 @@ def ours(row: Mapping[str, Any]) -> str:
     apart = words.with_half_width(row["difference"], half, decimals, signed=True)
     means = f"{words.number(row['mean'], decimals)} against {words.number(row['mean_theirs'], decimals)}"
     better = f", {row['better']} is better" if isinstance(row["better"], str) else ""
-    return f"{means} {row['metric_title']}{better}; difference {apart}, {words.plural(int(row['pairs']), 'seed')}"
+    return f"{row['metric_title']}{better}: {means}; difference {apart}, {words.plural(int(row['pairs']), 'seed')}"
 
 
 def said(row: Mapping[str, Any]) -> str:
