@@ -23,6 +23,7 @@ from posenc.data import sources
 from posenc.data.sequences.generator import UNASKED, Answered, Labelled
 from posenc.data.sequences.source import Sequences
 from posenc.objectives.metrics import EXACT_MATCH, PLACES_ACCURACY
+from posenc.objectives.packing import where
 
 
 class Sequence(Objective):
@@ -133,12 +134,16 @@ class Sequence(Objective):
     def seen(self, batch: Batch) -> int:
         return batch[0].numel()
 
+    def indexed(self, batch: Batch) -> Batch:
+        """Tokens, targets, and which places of the flattened rows are asked (N,)."""
+        return *batch, where(batch[1] != UNASKED)
+
     def logits(self, model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits (N,classes) at the N places that are asked, row by row, and their targets (N,)."""
-        tokens, targets = batch
-        asked = targets != UNASKED
-        logits = model.logits(model.hidden(tokens)[asked])
-        return logits[:, : self.classes].float(), targets[asked]
+        tokens, targets, *places = batch
+        (taken,) = places or [where(targets != UNASKED)]
+        logits = model.logits(model.hidden(tokens).flatten(0, 1)[taken])
+        return logits[:, : self.classes].float(), targets.flatten()[taken]
 
     def loss(self, model: Transformer, batch: Batch) -> Tensor:
         return functional.cross_entropy(*self.logits(model, batch))
