@@ -237,7 +237,7 @@ def trained(task: str, folder: Path, encoding: str, **changes: Any) -> dict[tupl
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "length"), [("copy", 20), ("recall", 32), ("flip_flop", 64)])
+@pytest.mark.parametrize(("task", "length"), [("copy", 20), ("recall", 32), ("flip_flop", 64), ("even_pairs", 16)])
 def test_a_model_that_can_learn_it_does(task: str, length: int, tmp_path: Path) -> None:
     assert trained(task, tmp_path, "rope")["test", length] > 0.95
 
