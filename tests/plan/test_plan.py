@@ -327,7 +327,7 @@ def test_the_papers_table_1_and_figures_stand_in_the_cards() -> None:
 def test_the_suite_paper_has_every_task_of_the_paper_and_its_own_rows() -> None:
     suite = find_suite("paper")
     tasks = {task for grid in suite.grid for task in grid.tasks}
-    assert tasks == set(available("tasks")) - {"multi30k"}
+    assert tasks == set(available("tasks")) - {"multi30k", "anatomy", "anatomy-mlm"}
     rows = {(task, label) for grid in suite.grid for task in grid.tasks for label in grid.names.values()}
     for task in tasks:
         for one in task_at(task, "paper", {}).card.reported:
