@@ -75,8 +75,8 @@ class Comparison:
         split: such as "test_sparse"; the first that is tested by default.
         times: scored at this multiple of the trained length. trained: at this multiple of the task's own length.
         set: keys of the task, for both arms.
-        holds: what the claim says: the encoding's score is "better" or "worse" than the baseline's, or the "same",
-            which is that the two differ by less than `margin`, in the metric's unit.
+        holds: what the claim says: the encoding's score is "better" or "worse" than the baseline's, or the "same".
+        margin: by less than so much two scores that are the same differ, in the metric's unit.
         published: the figures beside which ours stand.
     """
 

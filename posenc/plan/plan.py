@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,17 @@ from posenc.backbone.cost import backend_taken, shapes
 from posenc.backbone.transformer import is_head, is_positional
 from posenc.common.errors import ConfigError, MissingDataError, NotPossibleError, PluginError, UnknownNameError
 from posenc.common.files import digest
-from posenc.config.claim import Arm, Claim, Comparison, SuiteOfClaims
+from posenc.config.claim import SuiteOfClaims
 from posenc.config.objectives import OBJECTIVES, objective
 from posenc.config.places import task_file, task_name
-from posenc.config.suite import Grid, Suite, Times
+from posenc.config.suite import Grid, Suite
 from posenc.config.task import SCRATCH, Task, plain, task_at
 from posenc.objectives import factory
+from posenc.plan.arms import told
 from posenc.plan.asked import LONGEST, Choice, encodings_wanted, find_suite, scale_wanted, tasks_wanted
+from posenc.plan.axes import combinations, lengths_of, shown
 from posenc.plan.cell import Cell
-from posenc.records.record import SCHEMA, variants, without_seed
+from posenc.records.record import SCHEMA, variants
 
 __all__ = ["Choice", "Plan", "find_suite", "make"]
 
@@ -128,7 +129,7 @@ def make(suite: Suite, choice: Choice, *, need_data: bool = True) -> Plan:
     cells = _named_apart(family.cells(wanted))
     # Seeds vary slowest: stopped half-way, a suite has whole comparisons of its first seeds.
     in_order = sorted(cells, key=lambda cell: cell.config["seed"])
-    claims = _claims(suite, wanted, family) if isinstance(suite, SuiteOfClaims) else []
+    claims = told(suite, wanted, family.known) if isinstance(suite, SuiteOfClaims) else []
     return Plan(suite, in_order, _definition(suite, choice), family.tasks, claims)
 
 
@@ -146,60 +147,11 @@ def _named_apart(cells: Sequence[Cell]) -> list[Cell]:
     ]
 
 
-def _claims(suite: SuiteOfClaims, wanted: Sequence[_Wanted], family: _Family) -> list[dict[str, Any]]:
-    """The suite's claims with the cells of each arm, for the manifest."""
-    told = ("name", "title", "who", "paper", "where", "says")
-    return [
-        {
-            **{key: getattr(claim, key) for key in told},
-            "why_not": claim.why_not(suite.scale),
-            "published": [plain(one) for one in claim.published],
-            "compare": [_comparison(claim, one, suite.scale, wanted, family) for one in claim.compare],
-        }
-        for claim in suite.ledger
-    ]
-
-
-def _comparison(
-    claim: Claim, one: Comparison, scale: str, wanted: Sequence[_Wanted], family: _Family
-) -> dict[str, Any]:
-    mine, theirs = ({"key": "", "evaluated": None} for _ in range(2))
-    if not claim.why_not(scale):
-        mine, theirs = (_arm(claim, arm, wanted, family) for arm in one.arms())
-    return {
-        **{key: getattr(one, key) for key in ("encoding", "baseline", "metric", "split", "holds", "margin")},
-        "metric_theirs": one.arms()[1].metric,
-        "mine": mine["key"],
-        "theirs": theirs["key"],
-        "evaluated": mine["evaluated"],
-        "evaluated_theirs": theirs["evaluated"],
-        "published": [plain(figure) for figure in one.published],
-    }
-
-
-def _arm(claim: Claim, arm: Arm, wanted: Sequence[_Wanted], family: _Family) -> dict[str, Any]:
-    """By what an arm's cells are known, and the length at which they are scored; of cells left out, nothing.
-
-    Raises:
-        ConfigError: the task is not scored at that length.
-    """
-    grid = claim.arm_grid(arm)
-    one = next((one for one in wanted if one.grid == grid), None)
-    if one is None:
-        return {"key": "", "evaluated": None}
-    factors = one.task.evaluation.length_factors
-    if arm.times not in factors:
-        known = ", ".join(f"{factor:g}" for factor in factors)
-        raise ConfigError(f"{one.where}: times = {arm.times:g}: task {one.task.name} is scored at {known} times")
-    cell = family.known[id(one)]
-    return {"key": without_seed(cell.config), "evaluated": round(cell.config["length"] * arm.times)}
-
-
 def _definition(suite: Suite, choice: Choice) -> str:
     """What a suite is known by, whichever of its tasks, encodings, lengths and seeds were chosen to run."""
     # Of people and clocks, or where it is written: no cell hangs on them.
-    told = ("title", "description", "time_limit", "claims", "ledger")
-    written = {key: value for key, value in asdict(suite).items() if key not in told}
+    apart = ("title", "description", "time_limit", "claims", "ledger")
+    written = {key: value for key, value in asdict(suite).items() if key not in apart}
     for grid in written["grid"]:
         for key in ("encodings_at", "lengths_at"):
             _drop(grid, key, {})
@@ -259,32 +211,20 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
     typed = {key: (value, choice.option(key)) for key, value in choice.changes.items()}
     if choice.lengths and "length" in grid.vary:
         raise ConfigError(f"--lengths: {where} varies length; leave it out")
-    for varied in _combinations(grid.vary, lambda: task_at(name, suite.scale, fixed | typed, where), f"{where}, vary"):
+    for varied in combinations(grid.vary, lambda: task_at(name, suite.scale, fixed | typed, where), f"{where}, vary"):
         changes = fixed | {key: (value, f"{where}, vary") for key, value in varied.items()} | typed
         task = task_at(name, suite.scale, changes, where)
-        lengths = choice.lengths or _lengths(suite, grid, task, where) or [task.length]
+        lengths = choice.lengths or lengths_of(grid, suite.scale, task, where) or [task.length]
         data_digest = _data_digest(name, task, lengths, choice.data, need_data)
         _require_lengths(task, lengths, where)
         seeds = choice.seeds or grid.seeds or suite.seeds
-        for tuned in _combinations(grid.tune, lambda: task, f"{where}, tune"):  # noqa: B023
+        for tuned in combinations(grid.tune, lambda: task, f"{where}, tune"):  # noqa: B023
             more = changes | {key: (value, f"{where}, tune") for key, value in tuned.items()}
             one = task_at(name, suite.scale, more, where) if tuned else task
             for seed, length, encoding in itertools.product(seeds, lengths, described):
                 settings = (name, one, encoding, length, seed, data_digest, varied, tuned, more, where, grid)
                 wanted.append(_Wanted(*settings, labels.get(encoding["name"], "")))
     return wanted
-
-
-def _lengths(suite: Suite, grid: Grid, task: Task, where: str) -> list[int]:
-    """The training lengths that a grid names at the suite's scale, in tokens."""
-    asked = grid.lengths_at.get(suite.scale, grid.lengths)
-    if not isinstance(asked, Times):
-        return asked
-    lengths = [task.length * factor for factor in asked.times]
-    for length in lengths:
-        if length != int(length):
-            raise ConfigError(f"{where}, lengths: {length:g} of task {task.name} is no whole number of tokens")
-    return [int(length) for length in lengths]
 
 
 def _require_lengths(task: Task, lengths: Sequence[int], where: str) -> None:
@@ -294,36 +234,6 @@ def _require_lengths(task: Task, lengths: Sequence[int], where: str) -> None:
             task.evaluation.lengths(length)
     except ConfigError as error:
         raise ConfigError(f"{where}, task {task.name}: {error}") from None
-
-
-def _combinations(axes: Mapping[str, list[Any] | Times], own: Callable[[], Task], where: str) -> list[dict[str, Any]]:
-    """The combinations of values that a grid varies or tunes over: one, of nothing, where it does not.
-
-    Args:
-        own: gives the task whose own values `times` multiply.
-    """
-    columns = [_multiples(own(), key, one, where) if isinstance(one, Times) else one for key, one in axes.items()]
-    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*columns)]
-
-
-def _multiples(task: Task, key: str, times: Times, where: str) -> list[int] | list[float]:
-    """A number of the task's own, many times: a whole number stays one.
-
-    Raises:
-        ConfigError: it is no number, or a multiple is not whole.
-    """
-    own: Any = task
-    for part in key.split("."):
-        own = getattr(own, part, None)
-    if isinstance(own, bool) or not isinstance(own, int | float):
-        raise ConfigError(f"{where}: {key} = {own!r} of task {task.name} has no multiples")
-    values = [float(f"{own * factor:.12g}") for factor in times.times]
-    if isinstance(own, float):
-        return values
-    for value in values:
-        if value != int(value):
-            raise ConfigError(f"{where}: {key} = {value:g} of task {task.name} is no whole number")
-    return [int(value) for value in values]
 
 
 def _labels(grid: Grid, where: str) -> dict[str, str]:
@@ -462,7 +372,7 @@ def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
         "objective_package": "" if package == own_package() else package,
     }
     config = without_defaults(config)
-    extra = "".join(f"/{key.rsplit('.', 1)[-1]}={_shown(value)}" for key, value in (one.varied | one.tuned).items())
+    extra = "".join(f"/{key.rsplit('.', 1)[-1]}={shown(value)}" for key, value in (one.varied | one.tuned).items())
     source = f"/from-{config['start']}" if parent and "start" not in one.varied else ""
     source += f"/{task.data.tokeniser}" if task.data.tokeniser in ("characters", "words") else ""
     name = f"{task.name}/{task.backbone.attention}/{encoding['name']}/L{length}{source}{extra}/s{one.seed}"
@@ -480,11 +390,6 @@ def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:
     more: dict[str, Any] = {"tuned": one.tuned, "label": one.label, "faulty": faulty}
     more["folder"] = str(file.path.parent)
     return Cell.of(config, name, backend=backend, why_not=why_not, **more)
-
-
-def _shown(value: Any) -> str:
-    """A value in a cell's name."""
-    return json.dumps(value, separators=(",", ":")) if isinstance(value, list | dict) else str(value)
 
 
 def _require_fit(one: _Wanted, parent: Cell, max_length: int) -> None:

@@ -171,7 +171,7 @@ def claims(group: pd.DataFrame) -> list[str]:
         return [f"The suite names {claim} against {baseline}; {claim} was not run here."]
     said = []
     if not claim or not baseline:
-        said.append("The suite names no comparison: what follows is described, not claimed.")
+        said.append("The suite names no comparison of these: what follows is described, not claimed.")
     for row in named.to_dict("records"):
         where, found = f"The named comparison, at {row['evaluated']:,}", rule.verdict(row)
         if found in TESTED:
