@@ -55,7 +55,8 @@ def test_list(width: int) -> None:
 
 
 def rows() -> list[dict[str, Any]]:
-    common = {"compile": "none", "flops": 4.2e10, "rows": 2, "reason": None}
+    common = {"compile": "none", "flops": 4.2e10, "rows": 2, "reason": None, "memory_reason": None}
+    common |= {"matrix_share": 0.123, "copy_share": 0.0456}
     names = (("posenc", "none"), ("posenc", LONG), ("rotary-embedding-torch", "rope"))
     return [{**measured(encoding, 512, 0.298), **common, "subject": subject} for subject, encoding in names]
 

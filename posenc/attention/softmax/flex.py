@@ -162,12 +162,17 @@ def _call(
     gradients = torch.is_grad_enabled() and queries.requires_grad
     if queries.device.type == "cpu" and gradients:
         raise NotPossibleError(f"not possible: backend 'flex' {WITHOUT_GRADIENTS}")
-    given = {"score_mod": score, "block_mask": block_mask, "scale": scale, "return_aux": AuxRequest(lse=True)}
+    given: dict[str, Any] = {
+        "score_mod": score,
+        "block_mask": block_mask,
+        "scale": scale,
+        "return_aux": AuxRequest(lse=True),
+    }
     if queries.device.type == "cpu":
         return flex_attention(queries, keys, values, **given)
     if torch.compiler.is_compiling():  # nothing can be tried in here: by count, two stages fit with a bias
-        options = OPTIONS["two stages"] if any(added) else {}
-        return flex_attention(queries, keys, values, kernel_options=options, **given)
+        given["kernel_options"] = OPTIONS["two stages"] if any(added) else {}
+        return flex_attention(queries, keys, values, **given)
     kind = Kind(str(queries.device), queries.dtype, (queries.shape[-1], values.shape[-1]), *added, gradients)
     options = options_for(kind, _attempt)
     try:
