@@ -38,7 +38,8 @@ def set_up(runtime: RuntimeConfig) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with this
     # On CUDA some kernels (attention's backward with a bias) have no repeatable form: there a warning must do.
     torch.use_deterministic_algorithms(True, warn_only=runtime.device == "cuda")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # else each new tensor is written twice
+    # Else each new tensor is written twice.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def forget_compiled() -> None:
