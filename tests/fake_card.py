@@ -7,6 +7,7 @@ formulas, whose engine asks for a driver. The project's own autograd functions a
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections import Counter
 from collections.abc import Iterator
@@ -24,8 +25,8 @@ from torch._subclasses.fake_tensor import (
     FakeTensor,
     FakeTensorMode,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map
 
 WAITS = ("_local_scalar_dense", "nonzero", "unique", "masked_select", "_assert_async", "repeat_interleave.Tensor")
 """Operations whose answer the host must have before it goes on: their size or value decides what comes next."""
@@ -54,8 +55,9 @@ class Watch(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(self) -> None:
+    def __init__(self, mode: FakeTensorMode) -> None:
         super().__init__()
+        self.mode = mode
         self.waits: Counter[str] = Counter()
 
     def note(self, what: str) -> None:
@@ -76,7 +78,13 @@ class Watch(TorchDispatchMode):
             self.note(name)
         elif on_card and name.startswith("index") and any(t.dtype in (torch.bool, torch.uint8) for t in _indices(args)):
             self.note("index by a mask")
+        args, kwargs = tree_map(self._fake, (args, kwargs))
         return func(*args, **kwargs)
+
+    def _fake(self, one: Any) -> Any:
+        """A batch's tensors are real ones, since a thread has no modes: of one that is copied, no value is kept."""
+        real = isinstance(one, Tensor) and not isinstance(one, FakeTensor | nn.Parameter)
+        return self.mode.from_tensor(one) if real else one
 
     def _copied(self, source: Tensor, home: str, to: str, waits_not: bool) -> None:
         if home == "cuda" and to == "cpu":
@@ -139,6 +147,7 @@ def _pinned(self: Tensor, *device: Any) -> Tensor:
 def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let torch answer as if a card were there."""
     torch._C._ensureCUDADeviceGuardSet()  # one that does nothing
+    monkeypatch.setattr(logging.root.manager, "disable", logging.ERROR)  # torch tells of each wrong dtype at length
     __import__("torch.distributed.tensor")  # names the class below in its annotations
     plain, to = torch.Generator, nn.Module.to
 
@@ -174,7 +183,7 @@ def reads(monkeypatch: pytest.MonkeyPatch, watch: Watch) -> None:
             watch.note(name.strip("_"))
             return answer(self)
 
-        monkeypatch.setattr(Tensor, name, read)
+        monkeypatch.setattr(FakeTensor if name == "tolist" else Tensor, name, read)  # it has one of its own
 
 
 @contextmanager
@@ -184,13 +193,11 @@ def fakes() -> Iterator[FakeTensorMode]:
         yield mode
 
 
-def arrays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let fake tensors become arrays of ones of their shape and kind."""
-    real = Tensor.numpy
+def outside(function: Any) -> Any:
+    """A function whose tensors are real, as those of a thread are, where fakes are about."""
 
-    def numpy(self: Tensor, *given: Any, **more: Any) -> Any:
-        if not isinstance(self, FakeTensor):
-            return real(self, *given, **more)
-        return np.ones(tuple(self.shape), str(self.dtype).removeprefix("torch."))
+    def run(*given: Any, **more: Any) -> Any:
+        with _disable_current_modes():
+            return function(*given, **more)
 
-    monkeypatch.setattr(Tensor, "numpy", numpy)
+    return run

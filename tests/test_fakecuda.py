@@ -23,8 +23,11 @@ from posenc.attention.softmax.kernel import BACKENDS
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
 from posenc.common.errors import NotPossibleError
+from posenc.objectives.masked_lm import MaskedLM
 from posenc.plan.plan import Choice, find_suite, make
+from posenc.training.batches import Batches
 from posenc.training.loop import Loop
+from posenc.training.runtime import precision
 from posenc.training.terms import Terms
 
 pytestmark = [
@@ -74,7 +77,7 @@ def found_in(encoding: str, attention: str, form: Any, backend: str, rows: str) 
     )
     case = f"{encoding} {attention} {form} {rows} {backend}"
     try:
-        with fake_card.fakes(), fake_card.Watch() as watch:
+        with fake_card.fakes() as mode, fake_card.Watch(mode) as watch:
             try:
                 model = fake_card.on_card(Transformer(config, encoding, L, backend).initialise(0))
                 model.begin_step(0, 1)
@@ -140,7 +143,7 @@ def loop_of(task: str, folder: Path, encoding: str = "rope", **changes: Any) -> 
     return Loop(make(find_suite(task), choice).cells[-1], Terms("test", folder), lambda: False)
 
 
-def waits_of(loop: Loop, monkeypatch: pytest.MonkeyPatch, steps: int = STEPS) -> Counter[str]:
+def waits_of(loop: Loop, mode: Any, monkeypatch: pytest.MonkeyPatch, steps: int = STEPS) -> Counter[str]:
     """What makes the host wait while a cell warms up and trains, its batches made by the thread."""
 
     def backward(loss: Tensor, *given: Any, **more: Any) -> None:  # torch's engine asks for a driver
@@ -148,9 +151,12 @@ def waits_of(loop: Loop, monkeypatch: pytest.MonkeyPatch, steps: int = STEPS) ->
             parameter.grad = torch.empty_like(parameter)
 
     monkeypatch.setattr(Tensor, "backward", backward)
-    monkeypatch.setattr(loop, "validate", lambda *given: None)
-    loop.warm_up(1)
-    with fake_card.Watch() as watch:
+    for name in ("validate", "note"):
+        monkeypatch.setattr(loop, name, lambda *given: None)
+    monkeypatch.setattr(loop.batches, "make", fake_card.outside(loop.batches.make))
+    with fake_card.Watch(mode):
+        loop.warm_up(1)
+    with fake_card.Watch(mode) as watch:
         fake_card.reads(monkeypatch, watch)
         with loop.batches.ahead(loop.seed, range(1, steps + 1)):
             loop._train(range(1, steps + 1))
@@ -163,9 +169,9 @@ def test_a_step_waits_for_nothing_but_the_read_of_the_losses(
     task: str, attention: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once at the first step, then every `log_every` steps and at the last."""
-    with fake_card.fakes():
+    with fake_card.fakes() as mode:
         loop = loop_of(task, tmp_path, **{"backbone.attention": attention, "backbone.redraw": 2, **TASKS[task]})
-        waits = waits_of(loop, monkeypatch)
+        waits = waits_of(loop, mode, monkeypatch)
     ((what, times),) = waits.items()
     assert what.startswith("tolist at training/losses.py"), waits
     assert times == 1 + STEPS // EVERY + bool(STEPS % EVERY)
@@ -173,27 +179,23 @@ def test_a_step_waits_for_nothing_but_the_read_of_the_losses(
 
 def test_a_read_back_in_a_step_is_found_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts of masks and pageable batches, as they were."""
-    from posenc.objectives.masked_lm import MaskedLM
-    from posenc.training.batches import Batches
-
     monkeypatch.setattr(MaskedLM, "indexed", lambda self, batch: batch)
-    with fake_card.fakes(), pytest.raises(fake_card.UNKNOWN) as error:
-        waits_of(loop_of("mlm", tmp_path / "a"), monkeypatch)
+    with fake_card.fakes() as mode, pytest.raises(fake_card.UNKNOWN) as error:
+        waits_of(loop_of("mlm", tmp_path / "a"), mode, monkeypatch)
     assert fake_card.place_of(error.value).startswith("objectives/")
-    monkeypatch.undo()
-    fake_card.pretend(monkeypatch)
     monkeypatch.setattr(Batches, "_ready", lambda self, rows: rows)
-    with fake_card.fakes():
-        waits = waits_of(loop_of("enwik8", tmp_path / "b"), monkeypatch)
+    with fake_card.fakes() as mode:
+        waits = waits_of(loop_of("enwik8", tmp_path / "b"), mode, monkeypatch)
     assert any(one.startswith("copy from the CPU's pageable memory at training/step.py") for one in waits), waits
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_scoring_mixes_nothing(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Validation; what it reads back is answered with ones, since it may wait."""
-    with fake_card.fakes():
+def test_scoring_mixes_nothing(task: str, tmp_path: Path) -> None:
+    """What scoring runs of the model: its loss, as an evaluation has it, under autocast and without gradients."""
+    with fake_card.fakes() as mode:
         loop = loop_of(task, tmp_path, **TASKS[task])
-        fake_card.reads(monkeypatch, fake_card.Watch())
-        fake_card.arrays(monkeypatch)
-        rows = loop.score("validation", loop.length)
-    assert rows and all(row["value"] is not None for row in rows)
+        rows = fake_card.outside(loop.batches.make)(0, 1).parts[0].rows
+        with fake_card.Watch(mode) as watch, torch.no_grad(), precision(loop.runtime):
+            loss = loop.objective.loss(loop.model.eval(), loop.one_step._on_device(rows))
+    assert (loss.device.type, loss.dtype) == ("cuda", torch.float32)
+    assert not watch.waits

@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -77,7 +77,7 @@ def _streamed(value: Any, file: BinaryIO) -> str:
     """Write as torch does, a tensor at a time. Returns the digest of what was written."""
     summed = _Summed(file)
     try:
-        torch.save(value, summed)
+        torch.save(value, cast(BinaryIO, summed))
     except RuntimeError:
         if summed.error is not None:
             raise summed.error from None

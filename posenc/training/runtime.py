@@ -46,7 +46,8 @@ def set_up(runtime: RuntimeConfig) -> None:
     # (`NOT_REPEATABLE`), not each library in each worker.
     torch.use_deterministic_algorithms(True, warn_only=runtime.device == "cuda")
     warnings.filterwarnings("ignore", message=r"(?is).*determinis")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # else each new tensor is written twice
+    # Else each new tensor is written twice.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def forget_compiled() -> None:

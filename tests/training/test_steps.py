@@ -35,18 +35,19 @@ from posenc.training.step import Step
 from posenc.training.terms import Terms
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+SLOW = pytest.mark.slow
 TINY: dict[str, Any] = {
     "backbone.layers": 1, "backbone.width": 16, "backbone.heads": 2, "backbone.feedforward": 16,
     "backbone.dropout": 0.2, "training.steps": 8, "training.batch": 4, "training.validate_every": 8,
     "training.log_every": 3, "training.clip": 0.5, "training.warmup": 3,
 }  # fmt: skip
 STAGES = [{"length": 16, "batch": 4, "steps": 5}, {"length": 24, "batch": 4, "steps": 3, "accumulate": 2}]
-CASES: list[tuple[str, str, dict[str, Any]]] = [
+CASES: list[Any] = [
     ("enwik8", "t5", {"backbone.attention": "performer", "backbone.redraw": 3}),
     ("multi30k", "rope", {"training.packed": True, "training.accumulate": 2}),
-    ("multi30k", "shaw", {}),
+    pytest.param("multi30k", "shaw", {}, marks=SLOW),
     ("mlm", "rope", {"training.accumulate": 2}),
-    ("zh-mlm", "rope", {"training.stages": STAGES}),
+    pytest.param("zh-mlm", "rope", {"training.stages": STAGES}, marks=SLOW),
     ("glue/sst2", "rope", {"start": "scratch"}),
 ]
 
@@ -195,11 +196,13 @@ def in_one_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-GRAPHED: list[tuple[str, str, dict[str, Any]]] = [
+GRAPHED: list[Any] = [
     ("enwik8", "rope", {"backbone.attention": "softmax"}),
     ("enwik8", "randomized+rope", {"backbone.attention": "softmax", "training.accumulate": 2}),
-    ("enwik8", "t5", {"backbone.attention": "performer", "backbone.redraw": 3, "training.steps": 10}),
-    ("zh-mlm", "rope", {"training.stages": STAGES, "training.steps": 8}),
+    pytest.param(
+        "enwik8", "t5", {"backbone.attention": "performer", "backbone.redraw": 3, "training.steps": 10}, marks=SLOW
+    ),
+    pytest.param("zh-mlm", "rope", {"training.stages": STAGES, "training.steps": 8}, marks=SLOW),
 ]
 
 
@@ -225,6 +228,7 @@ def test_a_graphs_numbers_are_the_plain_steps(
         torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5, msg=lambda said, name=name: f"{name}: {said}")
 
 
+@SLOW
 @pytest.mark.usefixtures("in_one_kernel")
 def test_a_shape_that_comes_late_is_recorded_between_two_steps_and_changes_nothing(tmp_path: Path) -> None:
     """As does all that is recorded before the first step of a cell that goes on from a checkpoint."""
