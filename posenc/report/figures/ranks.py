@@ -40,10 +40,10 @@ def critical_differences(found: Ranks, labels: dict[str, str], styles: dict[str,
 
         line: dict[str, Any] = {"color": MUTED, "linewidth": 1}
         axes.plot([at(1), at(many)], [axis, axis], **line)
-        for rank in range(1, many + 1):
-            axes.plot([at(rank)] * 2, [axis - 0.05, axis], **line)
-            if many <= 12 or rank % 2:
-                axes.text(at(rank), axis - 0.08, str(rank), ha="center", va="bottom", fontsize=SMALL, color=MUTED)
+        for tick in range(1, many + 1):
+            axes.plot([at(tick)] * 2, [axis - 0.05, axis], **line)
+            if many <= 12 or tick % 2:
+                axes.text(at(tick), axis - 0.08, str(tick), ha="center", va="bottom", fontsize=SMALL, color=MUTED)
         if found.critical <= many - 1:
             axes.plot([at(1), at(1 + found.critical)], [0.22, 0.22], color=INK, linewidth=1.5)
         text = f"critical difference {found.critical:.2f}"

@@ -83,8 +83,8 @@ def _panel(group: pd.DataFrame, place: dict[str, Any], title: str, styles: dict[
         colours = {row.encoding: MUTED if row.at_floor else styles[row.encoding].colour for row in rows.itertuples()}
         for row in rows.to_dict("records"):
             if row["difference_low"] < row["difference_high"]:
-                ends = row["difference_low"], row["difference_high"]
-                axes.vlines(row["x"], *ends, color=colours[row["encoding"]], linewidth=1.2, alpha=0.7)
+                bar = row["difference_low"], row["difference_high"]
+                axes.vlines(row["x"], *bar, color=colours[row["encoding"]], linewidth=1.2, alpha=0.7)
         sns.scatterplot(
             rows, x="x", y="difference", hue="encoding", style="encoding", palette=colours, legend=False, ax=axes,
             markers={name: styles[name].marker for name in rows["encoding"]}, s=38, zorder=3,
