@@ -57,10 +57,15 @@ def measure(
 def _timed(
     loop: Loop, settings: Settings, device: str, reached: Rates, steps: tuple[int, int, int]
 ) -> Row:  # fmt: skip
+    if loop.runtime.compile != "none" or device == "cuda":
+        loop.warm_up(1)
+    with loop.batches.ahead(loop.seed, range(1, sum(steps) + 1)):
+        return _stepped(loop, settings, device, reached, steps)
+
+
+def _stepped(loop: Loop, settings: Settings, device: str, reached: Rates, steps: tuple[int, int, int]) -> Row:
     warm, timed, profiled = steps
     synchronise, number = synchroniser(device), 0
-    if loop.runtime.compile != "none":
-        loop.compile(1)
     for _ in range(warm):
         loop.step(number := number + 1)
     synchronise()

@@ -6,12 +6,10 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-import seaborn as sns
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from posenc.report.figures.canvas import Picture, canvas, file_name, finish, svg_of
+from posenc.report.figures.canvas import Picture, Tips, canvas, draw_line, file_name, finish, svg_of
 from posenc.report.figures.labels import label_ends
-from posenc.report.figures.lines import appearance
 from posenc.report.figures.style import MUTED, STYLE, Look
 from posenc.report.places import group_title
 from posenc.report.statistics.tables import GROUP
@@ -34,11 +32,13 @@ def loss_by_position(positions: pd.DataFrame, styles: dict[str, Look]) -> list[P
             labels = shown.groupby("encoding")["label"].first()
             figure, axes = canvas(list(labels))
             axes.set_xscale("log", base=2)
-            looks = appearance(names, styles, marked=False)
-            drawn = {"data": shown, "x": "x", "y": "mean", "hue": "encoding", "style": "encoding"}
-            sns.lineplot(**drawn, ax=axes, **looks, estimator=None, errorbar=None)
-            for name, mine in shown.groupby("encoding"):
+            tips = Tips()
+            for name, mine in shown.sort_values("x").groupby("encoding"):
                 colour = styles[str(name)].colour
+                tips.on(
+                    draw_line(axes, list(mine["x"]), list(mine["mean"]), styles[str(name)], marked=False),
+                    str(labels[name]),
+                )
                 axes.fill_between(mine["x"], mine["low"], mine["high"], color=colour, alpha=0.15, linewidth=0)
             axes.axvline(place["length"], color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=0)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -47,7 +47,7 @@ def loss_by_position(positions: pd.DataFrame, styles: dict[str, Look]) -> list[P
             finish(axes, "place in the window, in tokens", f"{place['split'] or 'test'} loss, {unit} a token", "lower")
             last = shown.sort_values("x").groupby("encoding").last()
             label_ends(axes, [(n, labels[n], last.loc[n, "x"], last.loc[n, "mean"]) for n in names], styles)
-            svg = svg_of(figure)
+            svg = svg_of(figure, tips)
         pictures.append(
             Picture(
                 file_name("positions", place), "positions", place, group_title(place),
