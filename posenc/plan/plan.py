@@ -184,8 +184,8 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
         changes |= {key: (value, choice.option(key)) for key, value in choice.changes.items()}
         task = task_at(name, suite.scale, changes, where)
         lengths = choice.lengths or _lengths(suite, grid, task, where) or [task.length]
-        data_digest = _data_digest(name, task, lengths, choice.data, need_data)
         _require_lengths(task, lengths, where)
+        data_digest = _data_digest(name, task, lengths, choice.data, need_data)
         seeds = choice.seeds or grid.seeds or suite.seeds
         for tuned in _tuned(grid, task, where):
             more = changes | {key: (value, f"{where}, tune") for key, value in tuned.items()}
