@@ -215,8 +215,8 @@ def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice,
         changes = fixed | {key: (value, f"{where}, vary") for key, value in varied.items()} | typed
         task = task_at(name, suite.scale, changes, where)
         lengths = choice.lengths or lengths_of(grid, suite.scale, task, where) or [task.length]
-        data_digest = _data_digest(name, task, lengths, choice.data, need_data)
         _require_lengths(task, lengths, where)
+        data_digest = _data_digest(name, task, lengths, choice.data, need_data)
         seeds = choice.seeds or grid.seeds or suite.seeds
         for tuned in combinations(grid.tune, lambda: task, f"{where}, tune"):  # noqa: B023
             more = changes | {key: (value, f"{where}, tune") for key, value in tuned.items()}
