@@ -27,8 +27,8 @@ from posenc.common.errors import ConfigError, NotPossibleError, PluginError, Sto
 from posenc.config.settings import Settings
 from posenc.objectives import factory
 from posenc.objectives.packing import hidden
-from posenc.plan.asked import data_folder
 from posenc.plan.cell import Cell
+from posenc.plan.selection import data_folder
 from posenc.records.record import Record, ending
 from posenc.records.store import KEPT, Store
 from posenc.training import checkpoint, evaluation, kept

@@ -14,7 +14,7 @@ from typing import Any
 from warm import Process, Server
 
 from posenc.plan.cell import Cell
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.records.store import Store
 
 SETTINGS: dict[str, Any] = {
@@ -43,7 +43,7 @@ def options(**changes: Any) -> list[str]:
 
 def cells(*encodings: str, seeds: tuple[int, ...] = (0,), **changes: Any) -> list[Cell]:
     chosen = {**SETTINGS, **{key.replace("__", "."): value for key, value in changes.items()}}
-    return make(find_suite("enwik8"), Choice(encodings=encodings, lengths=[16], seeds=seeds, changes=chosen)).cells
+    return make(find_suite("enwik8"), Selection(encodings=encodings, lengths=[16], seeds=seeds, changes=chosen)).cells
 
 
 def environment(**more: str) -> dict[str, str]:

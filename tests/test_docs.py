@@ -145,7 +145,7 @@ def test_python_of_pages_can_be_read_and_names_what_there_is(page: str) -> None:
 
 @pytest.mark.parametrize("page", ["suites", "tasks", "plugins"])
 def test_toml_of_pages_can_be_read(page: str, tmp_path: Path) -> None:
-    from posenc.plan.asked import find_suite
+    from posenc.plan.selection import find_suite
 
     blocks = re.findall(r"```toml\n(.*?)```", TEXTS[f"docs/{page}.md"], flags=re.DOTALL)
     assert blocks

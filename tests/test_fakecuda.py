@@ -17,18 +17,18 @@ import torch
 from torch import Tensor
 
 from posenc.api import registry
-from posenc.attention.kernel import DecodingCache
+from posenc.attention.interface import DecodingCache
 from posenc.attention.softmax import blocks
 from posenc.attention.softmax.kernel import BACKENDS
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
 from posenc.common.errors import NotPossibleError
 from posenc.objectives.masked_lm import MaskedLM
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.training.batches import Batches
+from posenc.training.cell_terms import CellTerms
 from posenc.training.loop import Loop
 from posenc.training.runtime import precision
-from posenc.training.terms import Terms
 
 pytestmark = [
     pytest.mark.fakecuda,
@@ -139,8 +139,8 @@ def loop_of(task: str, folder: Path, encoding: str = "rope", **changes: Any) -> 
         "backbone.width": 32, "backbone.heads": 2, "backbone.feedforward": 32, "backbone.dropout": 0.1,
         "evaluation.tokens": 0 if task == "multi30k" else 512, **changes,
     }  # fmt: skip
-    choice = Choice(scale="smoke", encodings=[encoding], seeds=[0], changes=settings)
-    return Loop(make(find_suite(task), choice).cells[-1], Terms("test", folder), lambda: False)
+    choice = Selection(scale="smoke", encodings=[encoding], seeds=[0], changes=settings)
+    return Loop(make(find_suite(task), choice).cells[-1], CellTerms("test", folder), lambda: False)
 
 
 def waits_of(loop: Loop, mode: Any, monkeypatch: pytest.MonkeyPatch, steps: int = STEPS) -> Counter[str]:

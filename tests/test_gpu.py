@@ -17,9 +17,9 @@ from posenc.bench.agreement import DTYPES, TOLERANCE
 from posenc.bench.timing import in_turns
 from posenc.common.errors import NotPossibleError
 from posenc.encodings.rope import rotate_pairs
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.training import cell as training
-from posenc.training.terms import Terms
+from posenc.training.cell_terms import CellTerms
 
 pytestmark = [
     pytest.mark.gpu,
@@ -139,12 +139,12 @@ def test_cells_train_on_the_gpu(tmp_path: Path, precision: str, compile: str) ->
         "runtime.device": "cuda", "runtime.precision": precision, "training.steps": 30, "backbone.dropout": 0.1,
         "training.accumulate": 2,
     }  # fmt: skip
-    plain = make(find_suite("quick"), Choice(seeds=[0], changes=changes)).cells
-    chosen = make(find_suite("quick"), Choice(seeds=[0], changes={**changes, "runtime.compile": compile})).cells
+    plain = make(find_suite("quick"), Selection(seeds=[0], changes=changes)).cells
+    chosen = make(find_suite("quick"), Selection(seeds=[0], changes={**changes, "runtime.compile": compile})).cells
     for cells in zip(plain, chosen, strict=True):
         scores = []
         for cell in cells:
-            record = training.train(cell, Terms("quick", tmp_path))
+            record = training.train(cell, CellTerms("quick", tmp_path))
             assert record is not None
             assert record["status"] in ("done", "not_possible"), record["traceback"]
             if record["status"] == "done":

@@ -81,7 +81,7 @@ def test_a_finished_suite_starts_no_worker_and_makes_no_report_again(finished: P
     posenc(finished, "run", *SUITE)
     pages = [path for path in (finished / "results/enwik8/report").rglob("*") if path.is_file()]
     before = {path: path.stat() for path in pages}
-    heavy = {"torch._dynamo", "mlflow", "multiprocessing.popen_spawn_posix", "posenc.report.render"}
+    heavy = {"torch._dynamo", "mlflow", "multiprocessing.popen_spawn_posix", "posenc.report.write"}
     assert pages and loaded(finished, "run", *SUITE, of=heavy) == set()
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in pages} == {
         path: (found.st_ino, found.st_mtime_ns) for path, found in before.items()

@@ -13,23 +13,27 @@ from made import cell, make_store
 from posenc.attention.softmax.kernel import BACKENDS
 from posenc.bench import run as bench
 from posenc.bench.shape import SIZES
-from posenc.cli import options
+from posenc.cli import shared_options
 from posenc.cli.commands import main
 from posenc.config.task import SCALES, RuntimeConfig
-from posenc.running import means
+from posenc.running import run_options
 
 
 def test_choices_are_those_of_the_configuration() -> None:
     hints = typing.get_type_hints(RuntimeConfig)
     of_runtime = {key: typing.get_args(hints[key]) for key in ("device", "precision", "backend", "compile")}
     assert of_runtime == {
-        "device": options.DEVICES, "precision": options.PRECISIONS, "backend": options.BACKENDS,
-        "compile": options.COMPILE,
+        "device": shared_options.DEVICES, "precision": shared_options.PRECISIONS, "backend": shared_options.BACKENDS,
+        "compile": shared_options.COMPILE,
     }  # fmt: skip
-    assert options.SCALES == SCALES and options.BACKENDS == BACKENDS
-    assert (options.RERUN, options.ENGINES) == (means.RERUN, means.ENGINES)
-    assert (options.ATTENTIONS, options.PRECISIONS, options.COMPILE) == (bench.ATTENTIONS, bench.DTYPES, bench.COMPILE)
-    assert tuple(SIZES) == options.SIZES
+    assert shared_options.SCALES == SCALES and shared_options.BACKENDS == BACKENDS
+    assert (shared_options.RERUN, shared_options.ENGINES) == (run_options.RERUN, run_options.ENGINES)
+    assert (shared_options.ATTENTIONS, shared_options.PRECISIONS, shared_options.COMPILE) == (
+        bench.ATTENTIONS,
+        bench.DTYPES,
+        bench.COMPILE,
+    )
+    assert tuple(SIZES) == shared_options.SIZES
 
 
 def test_a_choice_is_shown_in_help_and_its_default_is_one() -> None:

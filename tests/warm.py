@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = (
-    "posenc.cli", "posenc.running.driver", "posenc.running.local", "posenc.training.cell", "posenc.report.render",
+    "posenc.cli", "posenc.running.driver", "posenc.running.local", "posenc.training.cell", "posenc.report.write",
     "posenc.tracking.mirror", "mlflow.store.tracking.sqlalchemy_store", "mlflow.tracking",
 )  # fmt: skip
 PIECE = 1 << 16

@@ -16,7 +16,7 @@ from posenc.config.suite import Suite, Times
 from posenc.config.task import SCALES, Task, task_at
 from posenc.data.sources import FILES, GENERATED
 from posenc.objectives.metrics import KNOWN
-from posenc.plan.asked import find_suite
+from posenc.plan.selection import find_suite
 from posenc.report.statistics.tables import CELL_FIELDS, SCORE_FIELDS
 
 COLUMNS = {

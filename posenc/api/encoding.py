@@ -75,7 +75,7 @@ class Encoding(nn.Module):
     """Decoding token by token with cached keys gives what one pass over the whole gives."""
 
     linear_form: ClassVar[str | None] = None
-    """How it enters linear attention, a name of posenc.attention.linear.FORMS; None where it does not, and
+    """How it enters linear attention, a name of posenc.attention.linear.kernel.FORMS; None where it does not, and
     `linear_reason` says why."""
     linear_reason: ClassVar[str] = "not built: its form in linear attention is not written"
     softmax_reason: ClassVar[str | None] = None

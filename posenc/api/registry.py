@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posenc.api import sources
-from posenc.api.entries import Entry, imported, in_folder, installed
+from posenc.api import source_code
+from posenc.api.entry_points import Entry, imported, in_folder, installed
 from posenc.api.options import Option, allowed, fitted, options_of, short, type_name
 from posenc.api.spec import NAME, Nested, Spec, every, parse, split
 from posenc.common.errors import (
@@ -134,7 +134,7 @@ def load(name: str, where: str = "") -> type[Encoding]:
         return _registered[name][0]
     entry = _entry(name, where)
     file = Spec(name).file
-    loaded = imported(entry, "encoding", (lambda: sources.module_of_file(file[0], name, where)) if file else None)
+    loaded = imported(entry, "encoding", (lambda: source_code.module_of_file(file[0], name, where)) if file else None)
     from posenc.api.encoding import Encoding
 
     if not (isinstance(loaded, type) and issubclass(loaded, Encoding)):
@@ -216,7 +216,7 @@ def describe(text: str, where: str = "") -> dict[str, str]:
         package = "registered in this process" if spec.name in _registered else _entry(spec.name, where).package
         packages += [package, *(name for one in inner for name in one["package"].split(", "))]
         if spec.file:
-            files.append(sources.digest_of_file(spec.file[0], spec.name, where))
+            files.append(source_code.digest_of_file(spec.file[0], spec.name, where))
         files += [one["source"] for one in inner if "source" in one]
     found = {"name": "+".join(names), "version": "+".join(versions), "package": ", ".join(dict.fromkeys(packages))}
     return {**found, "source": "+".join(files)} if files else found
@@ -230,7 +230,7 @@ def require_unchanged(encoding: Mapping[str, str]) -> None:
     """
     files = [spec for spec in every(encoding["name"]) if spec.file]
     for spec, wanted in zip(files, encoding["source"].split("+") if files else (), strict=True):
-        if spec.file and sources.digest_of_file(spec.file[0], spec.name) != wanted:
+        if spec.file and source_code.digest_of_file(spec.file[0], spec.name) != wanted:
             raise PluginError(f"{spec.file[0]} has changed since the run was planned: run it again")
 
 
@@ -243,7 +243,7 @@ def code_of(text: str) -> dict[str, str]:
     for spec in every(text):
         entry = entries().get(spec.name)
         if entry and spec.name not in (*_FOUND, *_registered):
-            found[spec.name] = sources.digest_of_package(entry.target.partition(":")[0]) or "unknown"
+            found[spec.name] = source_code.digest_of_package(entry.target.partition(":")[0]) or "unknown"
     return found
 
 

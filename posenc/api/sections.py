@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from posenc.api.blocks import Block
-from posenc.api.entries import Entry, imported, in_folder, installed
+from posenc.api.entry_points import Entry, imported, in_folder, installed
 from posenc.common.errors import PluginError
 
 GROUP = "posenc.sections"

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from posenc.api.encoding import Context, Encoding, prepare
 from posenc.api.rows import convolved
-from posenc.attention import linear
-from posenc.attention.kernel import DecodingCache, Kernel, LayerCache, Memory
+from posenc.attention.interface import DecodingCache, Kernel, LayerCache, Memory
+from posenc.attention.linear import kernel as linear
 from posenc.attention.softmax.kernel import Softmax
 from posenc.backbone.compilation import compiled
 from posenc.backbone.config import BackboneConfig

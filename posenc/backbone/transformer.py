@@ -15,7 +15,7 @@ from torch.nn import functional
 from posenc.api import registry
 from posenc.api.encoding import Encoding
 from posenc.api.starts import normal_, xavier_uniform_
-from posenc.attention.kernel import DecodingCache
+from posenc.attention.interface import DecodingCache
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.layers import EncodedStack
 from posenc.common.errors import NotPossibleError

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from posenc.bench.timing import Interval, in_turns, synchroniser
 from posenc.objectives import factory
-from posenc.plan.asked import Choice, find_suite
 from posenc.plan.plan import make
+from posenc.plan.selection import Selection, find_suite
 from posenc.training.runtime import make_model
 
 TASK = "enwik8"
@@ -35,7 +35,7 @@ def measure(rounds: int, device: str) -> Pipeline:
 
     Both handle the same tokens, so the ratio of their times is the ratio of tokens per second.
     """
-    cell = make(find_suite(TASK), Choice(encodings=["none"], changes={"runtime.device": device})).cells[0]
+    cell = make(find_suite(TASK), Selection(encodings=["none"], changes={"runtime.device": device})).cells[0]
     objective, model = factory.make(cell.settings, None), make_model(cell.settings)
     rows = cell.settings.training.batch
     batch = objective.batch(0, 1, rows)

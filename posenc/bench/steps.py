@@ -14,10 +14,10 @@ from posenc.bench.rates import Rates
 from posenc.bench.timing import synchroniser
 from posenc.config.settings import Settings
 from posenc.objectives.work import of_run
-from posenc.plan.asked import Choice, find_suite
 from posenc.plan.plan import make
+from posenc.plan.selection import Selection, find_suite
+from posenc.training.cell_terms import CellTerms
 from posenc.training.loop import Loop
-from posenc.training.terms import Terms
 
 Row = dict[str, Any]
 TASKS = (
@@ -39,12 +39,12 @@ def measure(
     changes = {"runtime.device": device, "runtime.precision": precision, "runtime.compile": compile,
                "backbone.attention": attention}  # fmt: skip
     try:
-        chosen = Choice(scale=scale, encodings=[encoding], seeds=[0], changes=changes)
+        chosen = Selection(scale=scale, encodings=[encoding], seeds=[0], changes=changes)
         cell = make(find_suite(task), chosen).cells[0]
         if cell.why_not:
             return row | {"reason": cell.why_not}
         with tempfile.TemporaryDirectory() as folder:
-            loop = Loop(cell, Terms(suite=task, store=Path(folder), data=data), lambda: False)
+            loop = Loop(cell, CellTerms(suite=task, store=Path(folder), data=data), lambda: False)
             return (
                 row
                 | {"precision": precision, "backend": cell.backend}

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from posenc.cli.group import HELP, Group, echo, echo_json, in_lines
-from posenc.cli.options import (
+from posenc.cli.shared_options import (
     BACKENDS,
     COMPILE,
     DEVICES,
@@ -75,7 +75,7 @@ def show(name: str) -> None:
 @as_json_option
 def plan(suite: str, choice: Any, speed: float | None, as_json: bool) -> None:
     """The cells of SUITE, their size and estimated time; runs nothing."""
-    from posenc.plan.asked import find_suite, require_known
+    from posenc.plan.selection import find_suite, require_known
 
     require_known(found := find_suite(suite), choice)  # a slip of the hand is told before anything slow is loaded
     from posenc.plan import overview
@@ -106,13 +106,13 @@ def run(suite: str, choice: Any, means: Any, results: Path) -> None:
 @results_option
 def claim(claim: str, choice: Any, means: Any, results: Path) -> None:
     """Test one CLAIM (by name, or the TOML file of your own): run what is missing, and write its ledger and report."""
-    from posenc.plan.asked import find_claim
+    from posenc.plan.selection import find_claim
 
     _run(find_claim(claim), choice, means, results)
 
 
 def _run(suite: str, choice: Any, means: Any, results: Path) -> None:
-    from posenc.plan.asked import find_suite, require_known
+    from posenc.plan.selection import find_suite, require_known
 
     require_known(find_suite(suite), choice)  # a slip of the hand is told before anything slow is loaded
     from posenc.common.terminal import of_width

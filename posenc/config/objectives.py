@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posenc.api.entries import Registry, in_folder
+from posenc.api.entry_points import Registry, in_folder
 from posenc.common.errors import PluginError
 
 if TYPE_CHECKING:

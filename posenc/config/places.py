@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from posenc.api.entries import brought, folder_of, own_package
+from posenc.api.entry_points import brought, folder_of, own_package
 from posenc.common.errors import ConfigError, UnknownNameError
 from posenc.common.paths import content
 from posenc.common.toml import read_toml

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from posenc.api.entries import Registry, in_folder
+from posenc.api.entry_points import Registry, in_folder
 from posenc.common.errors import ConfigError, DataError, PosencError, UnknownNameError
 from posenc.common.seeds import derive
 from posenc.config.data import OWN

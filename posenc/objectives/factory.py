@@ -10,7 +10,7 @@ from posenc.common.errors import ConfigError, DataError
 from posenc.config.data import NO_SOURCE, DataConfig
 from posenc.config.objectives import objective as objective_named
 from posenc.config.settings import Settings
-from posenc.data import own, sources
+from posenc.data import own_files, sources
 from posenc.data.corpus import Corpus, Texts
 from posenc.data.sequences.source import Sequences
 from posenc.data.sources import Data
@@ -35,7 +35,7 @@ def data(
     if config.source == NO_SOURCE:
         return None, NO_SOURCE
     if config.own:
-        found: Data = own.load(config, kind.columns, folder, beside)
+        found: Data = own_files.load(config, kind.columns, folder, beside)
     else:
         found = sources.load(config.source, folder, config.options)
     if isinstance(found, Sequences) != (config.tokeniser == "symbols"):

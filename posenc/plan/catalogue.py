@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from posenc.api import registry
-from posenc.api.entries import own_package
+from posenc.api.entry_points import own_package
 from posenc.common.errors import ConfigError, PosencError, UnknownNameError
 from posenc.common.toml import read_toml
 from posenc.config.places import CLAIMS, available, brought_tasks
-from posenc.plan.asked import Choice, find_suite
+from posenc.plan.selection import Selection, find_suite
 
 if TYPE_CHECKING:
     from posenc.properties.check import Finding
@@ -100,7 +100,7 @@ def lengths_scored(suite: str, longest: int) -> list[int]:
     """
     from posenc.plan.plan import make
 
-    cells = [cell.settings for cell in make(find_suite(suite, "--suite"), Choice(), need_data=False).cells]
+    cells = [cell.settings for cell in make(find_suite(suite, "--suite"), Selection(), need_data=False).cells]
     found = {longer for cell in cells for longer in cell.evaluation.lengths(cell.length)}
     return sorted(length for length in found if 2 <= length <= longest)
 

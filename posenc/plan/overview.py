@@ -14,10 +14,10 @@ from posenc.backbone import cost
 from posenc.common.errors import PosencError
 from posenc.common.terminal import fitted, natural_width, not_shown, of_width
 from posenc.common.text import duration
-from posenc.plan.asked import ranges
 from posenc.plan.cell import Cell
 from posenc.plan.cost import NOT_AT_HAND, Costs, failure
 from posenc.plan.plan import Plan
+from posenc.plan.selection import ranges
 
 DEFAULT_SPEED = {"cpu": 0.02, "cuda": 100.0}
 """Round figures: TFLOP/s that small models reach in training on one core, and large ones in bf16 on a GPU."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from posenc.api import registry
-from posenc.api.entries import own_package
+from posenc.api.entry_points import own_package
 from posenc.backbone.cost import backend_taken, shapes
 from posenc.backbone.transformer import is_head, is_positional
 from posenc.common.errors import ConfigError, MissingDataError, NotPossibleError, PluginError, UnknownNameError
@@ -21,12 +21,12 @@ from posenc.config.suite import Grid, Suite
 from posenc.config.task import SCRATCH, Task, plain, task_at
 from posenc.objectives import factory
 from posenc.plan.arms import told
-from posenc.plan.asked import LONGEST, Choice, encodings_wanted, find_suite, scale_wanted, tasks_wanted
 from posenc.plan.axes import combinations, lengths_of, shown
 from posenc.plan.cell import Cell
+from posenc.plan.selection import LONGEST, Selection, encodings_wanted, find_suite, scale_wanted, tasks_wanted
 from posenc.records.record import SCHEMA, variants
 
-__all__ = ["Choice", "Plan", "find_suite", "make"]
+__all__ = ["Plan", "Selection", "find_suite", "make"]
 
 LATER: dict[str, Any] = {
     "backbone.convolution": 0,
@@ -103,7 +103,7 @@ def _described(encoding: str, where: str) -> dict[str, str]:
         return {"name": encoding, "version": "unknown", "package": ", ".join(dict.fromkeys(brought))}
 
 
-def make(suite: Suite, choice: Choice, *, need_data: bool = True) -> Plan:
+def make(suite: Suite, choice: Selection, *, need_data: bool = True) -> Plan:
     """The cells of a suite as a command line chose it, and those that they start from.
 
     Args:
@@ -147,7 +147,7 @@ def _named_apart(cells: Sequence[Cell]) -> list[Cell]:
     ]
 
 
-def _definition(suite: Suite, choice: Choice) -> str:
+def _definition(suite: Suite, choice: Selection) -> str:
     """What a suite is known by, whichever of its tasks, encodings, lengths and seeds were chosen to run."""
     # Of people and clocks, or where it is written: no cell hangs on them.
     apart = ("title", "description", "time_limit", "claims", "ledger")
@@ -196,7 +196,7 @@ class _Wanted:
     label: str = ""
 
 
-def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Choice, need_data: bool) -> list[_Wanted]:
+def _grid_cells(suite: Suite, grid: Grid, where: str, name: str, choice: Selection, need_data: bool) -> list[_Wanted]:
     encodings = encodings_wanted(grid, choice, suite.scale)
     if both := sorted((grid.vary.keys() | grid.tune.keys()) & choice.changes.keys()):
         kind = "varies" if both[0] in grid.vary else "tunes over"
@@ -263,7 +263,7 @@ class _Family:
     `known` has the cell of each that was wanted, by its id in this process.
     """
 
-    def __init__(self, scale: str, choice: Choice, need_data: bool) -> None:
+    def __init__(self, scale: str, choice: Selection, need_data: bool) -> None:
         self.scale, self.choice, self.need_data = scale, choice, need_data
         self.made: dict[str, Cell] = {}
         self.known: dict[int, Cell] = {}

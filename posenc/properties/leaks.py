@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from posenc.api.encoding import Context, prepare
-from posenc.attention.kernel import DecodingCache
+from posenc.attention.interface import DecodingCache
 from posenc.backbone.transformer import Transformer
 from posenc.common.errors import NotPossibleError
 from posenc.common.seeds import derive

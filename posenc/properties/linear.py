@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from posenc.attention import linear
+from posenc.attention.linear import kernel as linear
 from posenc.backbone.transformer import Transformer
 from posenc.properties.hooks import hook_context
 from posenc.properties.subject import FEATURES, Outcome, Subject, apart, config, over, parts_of, shown

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from posenc.api.encoding import Context, Encoding
-from posenc.attention import linear
+from posenc.attention.linear import kernel as linear
 from posenc.attention.linear.division import counting
 from posenc.properties.hooks import hook_context
 from posenc.properties.subject import Outcome, Subject, parts_of

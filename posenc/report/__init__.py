@@ -48,9 +48,9 @@ def write_report(store: Store, output: Path) -> Path:
     """
     output = Path(output)
     if not fresh.is_fresh(store, output):
-        from posenc.report import render
+        from posenc.report import write
 
-        render.write_report(store, output)
+        write.write_report(store, output)
     return output / "index.html"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from posenc.api import sections
-from posenc.api.sources import digest_of_package
+from posenc.api.source_code import digest_of_package
 from posenc.common.errors import StoreError
 from posenc.common.files import canonical
 from posenc.common.paths import content

@@ -16,7 +16,7 @@ import pandas as pd
 
 from posenc.api import sections
 from posenc.api.blocks import Block, Details, Figure, Group, Note, Paragraph
-from posenc.api.entries import Entry
+from posenc.api.entry_points import Entry
 from posenc.api.sections import ReportSection, Section
 from posenc.common.errors import PosencError
 from posenc.common.text import for_csv, harmless

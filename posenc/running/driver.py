@@ -16,9 +16,9 @@ from posenc.api import registry
 from posenc.common.errors import ConfigError, NotPossibleError, StoreError
 from posenc.common.text import harmless
 from posenc.plan import plan as planning
-from posenc.plan.asked import Choice, find_suite
 from posenc.plan.cell import Cell
 from posenc.plan.plan import Plan
+from posenc.plan.selection import Selection, find_suite
 from posenc.records import provenance
 from posenc.records.manifest import union
 from posenc.records.record import Record, is_failure
@@ -27,17 +27,17 @@ from posenc.report import write_report
 from posenc.running import ray as ray_engine
 from posenc.running import torchrun
 from posenc.running.local import Engine, Events, LocalEngine
-from posenc.running.means import Means
 from posenc.running.progress import Progress
 from posenc.running.queue import Schedule
+from posenc.running.run_options import Means
 from posenc.running.sharing import cells_a_gpu
-from posenc.running.so_far import SoFar
 from posenc.running.status import is_stale
+from posenc.running.table_so_far import SoFar
 from posenc.tracking import current
 from posenc.tracking.mirror import Mirror, default_uri
 from posenc.training.cell import not_run
+from posenc.training.cell_terms import CellTerms
 from posenc.training.runtime import NOT_REPEATABLE, require_device
-from posenc.training.terms import Terms
 
 MIRROR_SECONDS = 5.0
 
@@ -59,7 +59,7 @@ class Outcome:
 
 
 def slots(
-    plan: Plan, jobs: int | None, choice: Choice | None = None, say: Callable[[str], None] = lambda line: None
+    plan: Plan, jobs: int | None, choice: Selection | None = None, say: Callable[[str], None] = lambda line: None
 ) -> list[str | None]:
     """For each worker process the GPUs it may use, as CUDA_VISIBLE_DEVICES has them; None on a CPU.
 
@@ -71,7 +71,7 @@ def slots(
         ConfigError: a cell wants more GPUs than there are.
     """
     runtimes = [cell.settings.runtime for cell in plan.cells]
-    choice = choice or Choice()
+    choice = choice or Selection()
     for device in {runtime.device for runtime in runtimes}:
         try:
             require_device(device)
@@ -146,7 +146,7 @@ def set_damaged_aside(cells: Iterable[str], store: Store, say: Callable[[str], N
 def run(
     suite: str,
     *,
-    choice: Choice | None = None,
+    choice: Selection | None = None,
     means: Means | None = None,
     results: str | Path = "results",
     command: str | None = None,
@@ -172,7 +172,7 @@ def run(
             "posenc.run starts worker processes of its own, and was called inside one of a pool (or of a script that"
             " does not guard what it starts by `if __name__ == '__main__':`): call it from the main process"
         )
-    choice, means, say = choice or Choice(), means or Means(), _harmless(say)
+    choice, means, say = choice or Selection(), means or Means(), _harmless(say)
     plan = planning.make(find_suite(suite), choice)
     _require_workers_know(plan)
     places = slots(plan, means.jobs, choice, say) if means.engine == "local" else []
@@ -181,7 +181,7 @@ def run(
     store = Store(Path(results) / plan.suite.name)
     asked = command or f"posenc.run({suite!r})"
     limit = plan.suite.time_limit or None if means.time_limit is None else means.time_limit
-    terms = Terms(
+    terms = CellTerms(
         suite=plan.suite.name,
         store=store.folder,
         data=choice.data,
@@ -256,7 +256,7 @@ def _require_workers_know(plan: Plan) -> None:
 
 
 def _run_cells(
-    plan: Plan, cells: list[Cell], terms: Terms, means: Means, places: list[str | None], mirror: Mirror
+    plan: Plan, cells: list[Cell], terms: CellTerms, means: Means, places: list[str | None], mirror: Mirror
 ) -> bool:
     """Run cells with their progress shown and mirrored. Returns False where it was stopped."""
     store, statuses = Store(terms.store), {}
@@ -306,7 +306,7 @@ def _ended(progress: Progress, cell: Cell, record: Record) -> None:
 
 
 def _engine(
-    plan: Plan, schedule: Schedule, terms: Terms, events: Events, means: Means, places: list[str | None]
+    plan: Plan, schedule: Schedule, terms: CellTerms, events: Events, means: Means, places: list[str | None]
 ) -> Engine:
     if means.engine == "local":
         return LocalEngine(schedule, terms, events, places)

@@ -25,10 +25,10 @@ from posenc.common.memory import free_memory
 from posenc.plan.cell import Cell
 from posenc.records.record import MACHINE, STATUSES
 from posenc.records.store import Store
-from posenc.running.killed import cause
 from posenc.running.queue import Schedule
+from posenc.running.why_died import cause
 from posenc.training.cell import not_run
-from posenc.training.terms import StoppedError, Terms
+from posenc.training.cell_terms import CellTerms, StoppedError
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 30.0
@@ -48,7 +48,7 @@ class Events:
 class Engine:
     """What every engine does when a cell ends, its worker dies, or its time is over."""
 
-    def __init__(self, schedule: Schedule, terms: Terms, events: Events) -> None:
+    def __init__(self, schedule: Schedule, terms: CellTerms, events: Events) -> None:
         self.schedule, self.terms, self.events = schedule, terms, events
         self.store = Store(terms.store)
         self.failure: StorageError | ClusterError | None = None
@@ -121,7 +121,7 @@ def interrupts(first: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(signal.SIGINT, before)
 
 
-def _work(pipe: Connection, stop: Any, terms: Terms, gpus: str | None, driver: int) -> None:
+def _work(pipe: Connection, stop: Any, terms: CellTerms, gpus: str | None, driver: int) -> None:
     """A worker's life: receive a cell, run it, answer with what went wrong, if anything; None ends it.
 
     Args:
@@ -159,7 +159,7 @@ def _without_main() -> Iterator[None]:
 class _Worker:
     """A worker process, the cell it holds, since when, and how much memory was free then."""
 
-    def __init__(self, context: Any, stop: Any, terms: Terms, gpus: str | None) -> None:
+    def __init__(self, context: Any, stop: Any, terms: CellTerms, gpus: str | None) -> None:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
             target=_work,
@@ -194,7 +194,7 @@ class LocalEngine(Engine):
         slots: for each worker the GPUs it may use, as in CUDA_VISIBLE_DEVICES; None for all.
     """
 
-    def __init__(self, schedule: Schedule, terms: Terms, events: Events, slots: Sequence[str | None]) -> None:
+    def __init__(self, schedule: Schedule, terms: CellTerms, events: Events, slots: Sequence[str | None]) -> None:
         super().__init__(schedule, terms, events)
         self.context = multiprocessing.get_context("spawn")
         self.stop = self.context.Event()

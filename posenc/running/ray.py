@@ -21,12 +21,12 @@ from posenc.records import provenance
 from posenc.records.store import Store
 from posenc.running.local import GRACE_SECONDS, POLL_SECONDS, Engine, Events, interrupts
 from posenc.running.queue import Schedule
-from posenc.training.terms import StoppedError, Terms
+from posenc.training.cell_terms import CellTerms, StoppedError
 
 Answer = Exception | None
 
 
-def _work(cell: Cell, terms: Terms, version: str, manifest: str, folder: str) -> Answer:
+def _work(cell: Cell, terms: CellTerms, version: str, manifest: str, folder: str) -> Answer:
     """In a fresh process of some node: run a cell, return what went wrong, if anything."""
     import platform
 
@@ -68,7 +68,7 @@ class RayEngine(Engine):
     def __init__(
         self,
         schedule: Schedule,
-        terms: Terms,
+        terms: CellTerms,
         events: Events,
         address: str | None,
         jobs: int | None,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from posenc.api.spec import split
 from posenc.common.errors import ConfigError, UnknownNameError
-from posenc.plan.asked import Choice, choose, find_suite, require_known, seeds_of
-from posenc.running.means import Means, seconds
-from posenc.training.terms import CHECKPOINT_SECONDS
+from posenc.plan.selection import Selection, choose, find_suite, require_known, seeds_of
+from posenc.running.run_options import Means, seconds
+from posenc.training.cell_terms import CHECKPOINT_SECONDS
 
 if TYPE_CHECKING:
     from posenc.running.driver import Outcome
@@ -79,7 +79,7 @@ def run(
     if not isinstance(suite, str):
         raise ConfigError(f"posenc.run({suite!r}): a suite's name, the path of its TOML or a task's name must be given")
     runtime = {"device": device, "precision": precision, "backend": backend, "threads": threads, "processes": processes}
-    choice: Choice = choose(
+    choice: Selection = choose(
         scale=scale,
         tasks=_texts("tasks", tasks),
         encodings=_texts("encodings", encodings),

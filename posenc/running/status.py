@@ -10,8 +10,8 @@ from typing import Any
 
 from posenc.common.errors import StoreError
 from posenc.config.places import available
-from posenc.plan.asked import find_suite
-from posenc.plan.code import code_of
+from posenc.plan.plugin_code import code_of
+from posenc.plan.selection import find_suite
 from posenc.records import provenance
 from posenc.records.record import STATUSES, Record, is_failure
 from posenc.records.store import Store

@@ -27,13 +27,13 @@ from posenc.common.files import write_atomically
 from posenc.plan.cell import Cell
 from posenc.records.store import Store
 from posenc.training.cell import not_run, train
+from posenc.training.cell_terms import CellTerms, StoppedError
 from posenc.training.group import joined
-from posenc.training.terms import StoppedError, Terms
 
 POLL_SECONDS = 0.2
 
 
-def train_cell(cell: Cell, terms: Terms, stopped: Callable[[], bool]) -> None:
+def train_cell(cell: Cell, terms: CellTerms, stopped: Callable[[], bool]) -> None:
     """Run a cell to its record, in as many processes as it asks for.
 
     Raises:
@@ -45,7 +45,7 @@ def train_cell(cell: Cell, terms: Terms, stopped: Callable[[], bool]) -> None:
         _under_torchrun(cell, terms, stopped)
 
 
-def _under_torchrun(cell: Cell, terms: Terms, stopped: Callable[[], bool]) -> None:
+def _under_torchrun(cell: Cell, terms: CellTerms, stopped: Callable[[], bool]) -> None:
     store = Store(terms.store)
     with _place() as (place, held), tempfile.TemporaryFile() as output:
         request = place / "cell.json"
@@ -140,7 +140,7 @@ def main(request: Path) -> int:
     cell = Cell(**given["cell"])
     with joined(request.with_name("group"), cell.settings.runtime.device) as group:
         try:
-            record = train(cell, Terms(**{**terms, "keep": frozenset(terms["keep"])}), _input_ended, group)
+            record = train(cell, CellTerms(**{**terms, "keep": frozenset(terms["keep"])}), _input_ended, group)
         except StoppedError:
             return 0
         except StorageError as error:

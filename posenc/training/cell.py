@@ -16,20 +16,20 @@ from posenc.attention.softmax import flex_options
 from posenc.common.errors import PosencError, StorageError
 from posenc.objectives.work import of_run
 from posenc.plan.cell import Cell
-from posenc.plan.code import code_of
+from posenc.plan.plugin_code import code_of
 from posenc.properties.facts import facts
 from posenc.records import provenance
 from posenc.records.record import MACHINE, SCHEMA, Record
 from posenc.records.store import Store
 from posenc.training import checkpoint, kept
+from posenc.training.cell_terms import CellTerms, StoppedError, TimedOutError
 from posenc.training.group import Group
 from posenc.training.loop import Loop
-from posenc.training.terms import StoppedError, Terms, TimedOutError
 
 
 def train(
     cell: Cell,
-    terms: Terms,
+    terms: CellTerms,
     stopped: Callable[[], bool] = lambda: False,
     group: Group = Group(),  # noqa: B008
 ) -> Record | None:
@@ -55,7 +55,7 @@ def train(
         return ended or _train(cell, terms, stopped, group)
 
 
-def _train(cell: Cell, terms: Terms, stopped: Callable[[], bool], group: Group) -> Record | None:
+def _train(cell: Cell, terms: CellTerms, stopped: Callable[[], bool], group: Group) -> Record | None:
     started, clock = datetime.now(UTC), time.perf_counter()
     device, store = cell.settings.runtime.device, Store(terms.store)
     record = _frame(cell, terms.suite)

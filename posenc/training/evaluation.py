@@ -14,8 +14,8 @@ from posenc.backbone.transformer import Transformer
 from posenc.common.errors import NotPossibleError, PosencError
 from posenc.config.task import RuntimeConfig
 from posenc.records.record import POSITIONS
+from posenc.training.cell_terms import DivergedError
 from posenc.training.runtime import precision
-from posenc.training.terms import DivergedError
 
 Row = dict[str, Any]
 

@@ -28,15 +28,15 @@ from posenc.records.record import Record
 from posenc.records.store import Store
 from posenc.training import checkpoint, evaluation
 from posenc.training.batches import Batches, Loss
+from posenc.training.cell_terms import CellTerms, DivergedError, StoppedError, TimedOutError
 from posenc.training.curve import Curve
 from posenc.training.graphs import Recorder
 from posenc.training.group import Group
 from posenc.training.losses import Losses
 from posenc.training.optimiser import rate
 from posenc.training.runtime import forget_compiled, make_model, set_up
-from posenc.training.selection import Best, Selection, mean_of
+from posenc.training.selection import Best, ModelSelection, mean_of
 from posenc.training.step import Step
-from posenc.training.terms import DivergedError, StoppedError, Terms, TimedOutError
 
 GO_ON, SAVE, STOP, TIME_OUT = range(4)
 
@@ -49,7 +49,7 @@ class Loop:
         started_at: the step of its parent's training whose weights are measured, where nothing is learnt.
     """
 
-    def __init__(self, cell: Cell, terms: Terms, stopped: Callable[[], bool], group: Group = Group()) -> None:  # noqa: B008
+    def __init__(self, cell: Cell, terms: CellTerms, stopped: Callable[[], bool], group: Group = Group()) -> None:  # noqa: B008
         self.start = time.perf_counter()
         self.config, self.cell_id, self.terms, self.stopped, self.group = cell.config, cell.id, terms, stopped, group
         settings, self.store = cell.settings, Store(terms.store)
@@ -69,7 +69,7 @@ class Loop:
         loss = group.wrap(Loss(self.model, self.objective))
         self.one_step = Step(self.model, loss, self.training, self.runtime, group, recorder)
         self.losses = Losses(min(self.training.log_every, max(1, self.training.steps)), self.runtime.device, group)
-        self.selection = Selection(self.objective.choice, self.training.average)
+        self.selection = ModelSelection(self.objective.choice, self.training.average)
         self.scores: list[dict[str, Any]] = []
         self.stages: list[dict[str, Any]] = []
         self.items: dict[str, NDArray[Any]] = {}

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posenc.training.cell_terms import DivergedError
 from posenc.training.group import Group
-from posenc.training.terms import DivergedError
 
 At = dict[str, Any]
 """Where a step stands in the curve: {"step": ..., "tokens": ...}."""

@@ -36,7 +36,7 @@ class Best:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Selection:
+class ModelSelection:
     """What validation chooses.
 
     Args:

@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 from runs import SETTINGS
 
-from posenc.api import registry, sources
+from posenc.api import registry, source_code
 from posenc.api.composite import Composite
 from posenc.api.registry import create, describe, parse
 from posenc.api.spec import relocated
 from posenc.api.stack import Stack
 from posenc.common.errors import ConfigError, PluginError, UnknownNameError
 from posenc.plan.cell import Cell
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.records import provenance
 from posenc.records.store import Store
 from posenc.running.status import is_stale
 from posenc.training.cell import train
-from posenc.training.terms import Terms
+from posenc.training.cell_terms import CellTerms
 
 STACK = Stack(layers=2, heads=2, width=16, head_width=8, max_length=64, causal=True)
 SOURCE = """
@@ -51,7 +51,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def plan(encodings: list[str], **changes: Any) -> list[Cell]:
     chosen = {**SETTINGS, "training.steps": 2, "training.validate_every": 2, **changes}
-    return make(find_suite("enwik8"), Choice(encodings=encodings, lengths=[16], seeds=[0], changes=chosen)).cells
+    return make(find_suite("enwik8"), Selection(encodings=encodings, lengths=[16], seeds=[0], changes=chosen)).cells
 
 
 def test_a_file_stands_wherever_a_name_does() -> None:
@@ -82,7 +82,7 @@ def _distances() -> Any:
 
 def test_a_cell_trains_it_and_refuses_a_file_that_has_changed(here: Path) -> None:
     (cell,) = plan(["./mine.py:Mine(slope=1)"])
-    terms = Terms(suite="enwik8", store=here / "results")
+    terms = CellTerms(suite="enwik8", store=here / "results")
     (here / "mine.py").write_text(SOURCE + "# later\n")
     record = train(cell, terms)
     assert record and record["status"] == "failed" and "has changed since the run was planned" in record["reason"]
@@ -152,10 +152,10 @@ def package(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "helpers.py").write_text("SLOPE = 1")
     monkeypatch.syspath_prepend(str(here / "site"))
     registry._installed.cache_clear()
-    sources.digest_of_package.cache_clear()
+    source_code.digest_of_package.cache_clear()
     yield folder
     registry._installed.cache_clear()
-    sources.digest_of_package.cache_clear()
+    source_code.digest_of_package.cache_clear()
     sys.modules.pop("posenc_demo_files", None)
 
 
@@ -170,10 +170,10 @@ def test_changed_code_of_a_package_is_told_at_an_unchanged_version(
     }
     assert list(record["plugins"]) == ["filed"] and not is_stale(record)
     (package / "helpers.py").write_text("SLOPE = 2")
-    sources.digest_of_package.cache_clear()
+    source_code.digest_of_package.cache_clear()
     assert is_stale(record)
     (package / "helpers.py").write_text("SLOPE = 1")
-    sources.digest_of_package.cache_clear()
+    source_code.digest_of_package.cache_clear()
     assert not is_stale(record)
     built_in = {"code": provenance.code(), "config": {"encoding": {"name": "rope"}}}
     assert not is_stale(built_in), "records from before, of built-in encodings, are as they were"

@@ -14,7 +14,7 @@ from torch import Tensor
 from posenc.api import registry
 from posenc.api.encoding import Context, Encoding
 from posenc.api.stack import Stack
-from posenc.attention.kernel import DecodingCache, Memory
+from posenc.attention.interface import DecodingCache, Memory
 from posenc.attention.softmax import blocks, reference
 from posenc.attention.softmax.blocks import block_attention
 from posenc.attention.softmax.call import Call, Needs

@@ -12,8 +12,8 @@ from models import assert_packed_as_alone, exact, kept, segments_of, serves, tok
 from torch import Tensor
 
 from posenc.api import registry
-from posenc.attention.kernel import DecodingCache
-from posenc.attention.linear import FORMS
+from posenc.attention.interface import DecodingCache
+from posenc.attention.linear.kernel import FORMS
 from posenc.attention.linear.scales import runs_of
 from posenc.backbone.transformer import Transformer
 

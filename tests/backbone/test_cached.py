@@ -21,7 +21,7 @@ from torch import Tensor
 
 from posenc.api import registry
 from posenc.api.encoding import Context, Encoding
-from posenc.attention.kernel import DecodingCache
+from posenc.attention.interface import DecodingCache
 from posenc.common.errors import NotPossibleError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -17,12 +17,12 @@ from posenc.backbone.transformer import Transformer
 from posenc.common.errors import ConfigError
 from posenc.config.task import available, task_at
 from posenc.plan.cell import Cell
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.records.record import Record
 from posenc.records.store import Store
 from posenc.running import torchrun as distributed
 from posenc.training import cell as training
-from posenc.training.terms import StoppedError, Terms
+from posenc.training.cell_terms import CellTerms, StoppedError
 
 SHAPES = {"enwik8": 1, "zh-mlm": 3}
 """How many shapes of batches a task's training has here."""
@@ -45,12 +45,14 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
 def cell(task: str, encoding: str = "rope", seed: int = 0, **changes: Any) -> Cell:
     own = {} if task == "zh-mlm" else {"training.steps": 5, "training.stages": []}
     settings = {**STAGED, **own, **{key.replace("__", "."): value for key, value in changes.items()}}
-    (made,) = make(find_suite(task), Choice(encodings=[encoding], lengths=[16], seeds=[seed], changes=settings)).cells
+    (made,) = make(
+        find_suite(task), Selection(encodings=[encoding], lengths=[16], seeds=[seed], changes=settings)
+    ).cells
     return made
 
 
 def train(cell: Cell, folder: Path) -> Record:
-    terms = Terms("test", folder)
+    terms = CellTerms("test", folder)
     if cell.config["runtime"]["processes"] > 1:
         distributed.train_cell(cell, terms, lambda: False)
     else:
@@ -116,7 +118,7 @@ def test_a_part_that_cannot_be_compiled_is_an_error(tmp_path: Path, monkeypatch:
         return turns(self, positions, width)
 
     monkeypatch.setattr(Rope, "turns", breaking)
-    record = training.train(cell("enwik8", runtime__compile="inductor"), Terms("test", tmp_path))
+    record = training.train(cell("enwik8", runtime__compile="inductor"), CellTerms("test", tmp_path))
     assert record is not None
     assert record["status"] == "failed"
     assert "graph_break" in record["traceback"]
@@ -124,7 +126,7 @@ def test_a_part_that_cannot_be_compiled_is_an_error(tmp_path: Path, monkeypatch:
 
 def test_without_a_compiler_a_cell_says_so(tmp_path: Path) -> None:
     with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
-        record = training.train(cell("enwik8", runtime__compile="inductor"), Terms("test", tmp_path))
+        record = training.train(cell("enwik8", runtime__compile="inductor"), CellTerms("test", tmp_path))
     assert record is not None
     assert (record["status"], record["reason"].split(":")[0]) == ("failed", "runtime.compile")
     assert "C++ compiler" in record["reason"]
@@ -162,7 +164,7 @@ def test_inductor_trains_to_the_same_numbers_and_goes_on_to_the_bit(
     assert values(whole) == pytest.approx(values(expected), rel=1e-4 if precision == "float32" else 2e-2)
     calls = itertools.count()
     with pytest.raises(StoppedError):
-        training.train(compiled, Terms("test", tmp_path / "stopped"), lambda: next(calls) > 2)
+        training.train(compiled, CellTerms("test", tmp_path / "stopped"), lambda: next(calls) > 2)
     torch._dynamo.reset()  # as a new process has it: its first shape is another one
     resumed = train(compiled, tmp_path / "stopped")
     assert values(resumed) == values(whole)

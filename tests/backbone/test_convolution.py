@@ -11,7 +11,7 @@ from models import exact, model_of, tokens_of
 from runs import cells
 from torch import Tensor, nn
 
-from posenc.attention.kernel import DecodingCache
+from posenc.attention.interface import DecodingCache
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
 from posenc.common.errors import ConfigError

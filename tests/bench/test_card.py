@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from posenc.api import registry
-from posenc.attention import linear
+from posenc.attention.linear import kernel as linear
 from posenc.bench import card
 from posenc.cli import main
 from posenc.common.errors import StoreError

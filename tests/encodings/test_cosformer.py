@@ -12,7 +12,7 @@ from linear_twins import assert_blind_to_padding, assert_causal_to_the_bit
 from torch import Tensor
 
 from posenc.api.encoding import Encoding
-from posenc.attention.linear import FORMS
+from posenc.attention.linear.kernel import FORMS
 from posenc.common.errors import ConfigError, NotPossibleError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

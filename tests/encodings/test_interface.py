@@ -16,7 +16,7 @@ from posenc.api import registry
 from posenc.api.composite import Composite
 from posenc.api.encoding import Context, Encoding, prepare
 from posenc.api.stack import Stack
-from posenc.attention.kernel import DecodingCache
+from posenc.attention.interface import DecodingCache
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.cost import backend_taken
 from posenc.backbone.transformer import Transformer

@@ -10,7 +10,7 @@ from goldens import context_of, made
 from linear_twins import assert_blind_to_padding, assert_causal_to_the_bit
 from torch import Tensor
 
-from posenc.attention.linear import FORMS
+from posenc.attention.linear.kernel import FORMS
 from posenc.encodings.permuteformer import PermuteFormer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,7 +7,7 @@ import torch
 from goldens import context_of, golden, made
 from torch import Tensor
 
-from posenc.attention.linear import FORMS
+from posenc.attention.linear.kernel import FORMS
 from posenc.common.errors import ConfigError
 from posenc.encodings.spe import Spe
 

@@ -11,7 +11,7 @@ from goldens import close, context_of, golden, made
 from linear_twins import assert_blind_to_padding, assert_causal_to_the_bit
 from torch import Tensor
 
-from posenc.attention.linear import FORMS
+from posenc.attention.linear.kernel import FORMS
 from posenc.common.errors import ConfigError, NotPossibleError
 from posenc.encodings.xpos import XPosOutside
 

@@ -15,13 +15,13 @@ from posenc.common.errors import ConfigError
 from posenc.config.task import task_at
 from posenc.objectives.measuring import ANATOMY, BY_HEAD
 from posenc.plan.cell import Cell
-from posenc.plan.plan import Choice, Plan, find_suite, make
+from posenc.plan.plan import Plan, Selection, find_suite, make
 from posenc.properties.anatomy import look
 from posenc.records.record import Record
 from posenc.records.store import Store
 from posenc.report.view import View
 from posenc.training import cell as training
-from posenc.training.terms import Terms
+from posenc.training.cell_terms import CellTerms
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPE = """
@@ -71,7 +71,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Record]:
     """The records of a plan by the names of its cells."""
     found = {}
     for cell in plan.cells:
-        terms = Terms(plan.suite.name, folder, keep=frozenset(each.id for each in plan.cells), for_owner=True)
+        terms = CellTerms(plan.suite.name, folder, keep=frozenset(each.id for each in plan.cells), for_owner=True)
         record = training.train(cell, terms)
         assert record is not None and record["status"] == "done", record and record["traceback"]
         found[cell.name] = record
@@ -83,7 +83,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Record]:
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Plan, dict[str, Record]]:
     folder = tmp_path_factory.mktemp("anatomy")
     (folder / "mine.toml").write_text(SUITE)
-    plan = make(find_suite(str(folder / "mine.toml")), Choice())
+    plan = make(find_suite(str(folder / "mine.toml")), Selection())
     return Store(folder / "mine"), plan, run(plan, folder / "mine")
 
 
@@ -136,7 +136,7 @@ def test_measured_twice_it_is_the_same(ran: tuple[Store, Plan, dict[str, Record]
     cell = next(cell for cell in plan.cells if cell.name == "anatomy/softmax/alibi/L16/start=enwik8/s1")
     first = records[cell.name]
     store.remove(cell.id)
-    second = training.train(cell, Terms("mine", store.folder))
+    second = training.train(cell, CellTerms("mine", store.folder))
     assert second is not None and second["scores"] == first["scores"] and second["items"] == first["items"]
 
 
@@ -169,14 +169,14 @@ def test_another_backbone_than_the_trained_one_is_refused(tmp_path: Path) -> Non
     text = SUITE.replace("vary = { start", 'vary = { "backbone.norm" = ["post"], start')
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(ConfigError, match=r"must be the model of enwik8/.*: backbone.norm is 'pre' there and 'post'"):
-        make(find_suite(str(tmp_path / "mine.toml")), Choice())
+        make(find_suite(str(tmp_path / "mine.toml")), Selection())
 
 
 @pytest.mark.slow
 def test_a_masked_model_is_measured_with_its_own_head(tmp_path: Path) -> None:
     changes = {"backbone.layers": 1, "backbone.width": 32, "backbone.heads": 2, "backbone.feedforward": 32}
     changes |= {"backbone.vocabulary": 300, "evaluation.tokens": 512, "evaluation.length_factors": [1]}
-    plan = make(find_suite("anatomy-mlm"), Choice(scale="smoke", encodings=["none"], seeds=[0], changes=changes))
+    plan = make(find_suite("anatomy-mlm"), Selection(scale="smoke", encodings=["none"], seeds=[0], changes=changes))
     parent, child = plan.cells
     short = {**parent.config["training"], "steps": 4, "batch": 4, "validate_every": 4}
     parent = Cell.of({**parent.config, "training": short}, parent.name)

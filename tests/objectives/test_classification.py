@@ -27,9 +27,9 @@ from posenc.data.corpus import Corpus, Row, assemble
 from posenc.data.tokens import Kind, Tokeniser, tokeniser
 from posenc.objectives.classification import Classification, measured, metrics_for, shortened
 from posenc.objectives.metrics import KNOWN
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.training import cell as training
-from posenc.training.terms import Terms
+from posenc.training.cell_terms import CellTerms
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -357,8 +357,8 @@ class TestTasks:
     @pytest.mark.parametrize("name", [pytest.param("sst2", marks=pytest.mark.slow), "stsb"])
     def test_a_cell_from_plan_to_record(self, name: str, tmp_path: Path) -> None:
         tiny = {**SETTINGS, "training.batch": 8, "training.warmup": 1, "evaluation.tokens": 2000}
-        plan = make(find_suite(f"glue/{name}"), Choice(scale="smoke", encodings=["learned"], changes=tiny))
-        terms = Terms("test", tmp_path / "results", keep=plan.parents())
+        plan = make(find_suite(f"glue/{name}"), Selection(scale="smoke", encodings=["learned"], changes=tiny))
+        terms = CellTerms("test", tmp_path / "results", keep=plan.parents())
         records = [training.train(cell, terms) for cell in plan.cells]
         assert [record and record["status"] for record in records] == ["done", "done"]
         record = records[1]
@@ -369,8 +369,8 @@ class TestTasks:
 
     def test_outputs_that_the_labels_do_not_have_fail_the_cell(self, tmp_path: Path) -> None:
         changes = {"start": "scratch", "backbone.outputs": 3}
-        plan = make(find_suite("glue/sst2"), Choice(scale="smoke", encodings=["none"], changes=changes))
-        record = training.train(plan.cells[0], Terms("test", tmp_path))
+        plan = make(find_suite("glue/sst2"), Selection(scale="smoke", encodings=["none"], changes=changes))
+        record = training.train(plan.cells[0], CellTerms("test", tmp_path))
         assert record and record["reason"] == "backbone.outputs = 3: generated sentiments has 2"
 
 

@@ -19,9 +19,9 @@ from posenc.config.task import task_at
 from posenc.data.corpus import assemble
 from posenc.data.tokens import Kind, tokeniser
 from posenc.objectives.masked_lm import MaskedLM
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
+from posenc.training.cell_terms import CellTerms
 from posenc.training.loop import Loop
-from posenc.training.terms import Terms
 
 LENGTH = 40
 DICE = np.random.default_rng(0)
@@ -188,8 +188,8 @@ def averaged(tmp_path: Path) -> Loop:
     small = {key: value for key, value in SETTINGS.items() if key.startswith("backbone.") and "attention" not in key}
     changes = small | {"training.steps": 9, "training.batch": 4, "training.validate_every": 2, "training.average": 3}
     changes |= {"training.warmup": 0, "training.learning_rate": 0.05, "evaluation.tokens": 640}
-    (cell,) = make(find_suite("mlm"), Choice(encodings=["rope"], seeds=[0], changes=changes)).cells
-    return Loop(cell, Terms("mlm", tmp_path / "results"), lambda: False)
+    (cell,) = make(find_suite("mlm"), Selection(encodings=["rope"], seeds=[0], changes=changes)).cells
+    return Loop(cell, CellTerms("mlm", tmp_path / "results"), lambda: False)
 
 
 def test_the_mean_of_the_last_weights_is_what_is_tested(averaged: Loop) -> None:

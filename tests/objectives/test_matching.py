@@ -22,10 +22,10 @@ from posenc.data.corpus import Corpus, Row, assemble
 from posenc.data.tokens import Tokeniser
 from posenc.objectives import matching
 from posenc.objectives.matching import Matching
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.records.store import Store
 from posenc.training import cell as training
-from posenc.training.terms import Terms
+from posenc.training.cell_terms import CellTerms
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -226,7 +226,7 @@ def test_cells_at_both_lengths_from_one_parent(tmp_path: Path, monkeypatch: pyte
         "backbone.layers": 1, "backbone.width": 16, "backbone.heads": 2, "backbone.feedforward": 16,
         "training.validate_every": 2,
     }  # fmt: skip
-    made = make(find_suite("chinese"), Choice(scale="smoke", seeds=[0], encodings=["learned"], changes=changes))
+    made = make(find_suite("chinese"), Selection(scale="smoke", seeds=[0], encodings=["learned"], changes=changes))
     names = [cell.name for cell in made.cells if cell.config["data"]["tokeniser"] == "words"]
     assert names == [
         "zh-mlm/softmax/learned/L64/words/s0",
@@ -246,9 +246,9 @@ def test_the_real_file_runs(tmp_path: Path) -> None:
         "backbone.feedforward": 32, "training.steps": 4, "training.validate_every": 4,
         "data.vocabulary_of": "cail2019-scm",
     }  # fmt: skip
-    chosen = Choice(scale="small", encodings=["rope"], changes=changes, data=Path(os.environ["POSENC_DATA"]))
+    chosen = Selection(scale="small", encodings=["rope"], changes=changes, data=Path(os.environ["POSENC_DATA"]))
     (cell,) = make(find_suite("cail2019-scm"), chosen).cells
-    record = training.train(cell, Terms("test", tmp_path, data=chosen.data))
+    record = training.train(cell, CellTerms("test", tmp_path, data=chosen.data))
     assert record is not None
     assert record["status"] == "done", record["reason"]
     rows = {(row["split"], row["metric"]): row for row in record["scores"]}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from posenc.api.entries import Registry
+from posenc.api.entry_points import Registry
 from posenc.api.metric import Metric
 from posenc.common.errors import PluginError, UnknownNameError
 from posenc.config.objectives import OBJECTIVES, objective
@@ -74,7 +74,7 @@ def test_names_are_known_without_torch() -> None:
 
 
 PLUGIN = """
-from posenc.api.entries import Registry
+from posenc.api.entry_points import Registry
 from posenc.api.metric import mean
 from posenc.objectives.causal_lm import CausalLM
 

@@ -15,10 +15,10 @@ from sklearn.metrics import matthews_corrcoef
 from posenc.common.errors import ConfigError, DataError, MissingDataError, UnknownNameError
 from posenc.config.data import DataConfig
 from posenc.config.task import task_at
-from posenc.data import own
+from posenc.data import own_files
 from posenc.data.corpus import Corpus
 from posenc.data.text import ByteText
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.records.store import Store
 
 WORDS = [
@@ -210,13 +210,13 @@ def test_colas_matthews_correlation_is_scikit_learns(finished: Path) -> None:
 
 def test_a_task_by_path_is_known_by_its_content(finished: Path) -> None:
     suite = find_suite(str(finished / "suite.toml"))
-    before = {cell.config["task"]: cell for cell in make(suite, Choice(data=finished)).cells}
+    before = {cell.config["task"]: cell for cell in make(suite, Selection(data=finished)).cells}
     assert {cell.id for cell in before.values()} == {record["id"] for record in records(finished).values()}
     assert before["rte"].folder == str(finished)
     assert str(finished) not in json.dumps([cell.config for cell in before.values()])
     try:
         (finished / "rte.toml").write_text(RTE + "# said\n")
-        after = {cell.config["task"]: cell for cell in make(suite, Choice(data=finished)).cells}
+        after = {cell.config["task"]: cell for cell in make(suite, Selection(data=finished)).cells}
     finally:
         (finished / "rte.toml").write_text(RTE)
     assert {name for name in before if before[name].id != after[name].id} == {"rte"}
@@ -238,14 +238,14 @@ def test_tasks_are_chosen_by_path_or_name_and_told_apart(finished: Path, monkeyp
     monkeypatch.chdir(finished)
     suite = find_suite("suite.toml")
     for given in ("rte", "./rte.toml", str(finished / "rte.toml")):
-        (cell,) = make(suite, Choice(tasks=[given], data=finished)).cells
+        (cell,) = make(suite, Selection(tasks=[given], data=finished)).cells
         assert cell.config["task"] == "rte"
     with pytest.raises(UnknownNameError, match=r"unknown task of suite own 'rta' .*did you mean 'rte'"):
-        make(suite, Choice(tasks=["rta"], data=finished))
+        make(suite, Selection(tasks=["rta"], data=finished))
     (finished / "again.toml").write_text(RTE)
     (finished / "both.toml").write_text((finished / "suite.toml").read_text().replace("wnli.toml", "again.toml"))
     with pytest.raises(ConfigError, match=r"again.toml and .*rte.toml are both named 'rte': rename one"):
-        make(find_suite("both.toml"), Choice(data=finished))
+        make(find_suite("both.toml"), Selection(data=finished))
     with pytest.raises(ConfigError, match=r"gone.toml: no such file"):
         find_suite("gone.toml")
     (finished / "nameless.toml").write_text(RTE.replace('name = "rte"\n', ""))
@@ -258,7 +258,7 @@ def test_a_task_may_start_from_another_by_its_path(finished: Path) -> None:
     (finished / "tuned.toml").write_text(
         changed.replace('"rte"', '"tuned"').replace("vocabulary = 200", "vocabulary = 300")
     )
-    parent, child = make(find_suite(str(finished / "tuned.toml")), Choice(encodings=["rope"], data=finished)).cells
+    parent, child = make(find_suite(str(finished / "tuned.toml")), Selection(encodings=["rope"], data=finished)).cells
     assert (parent.config["task"], child.config["start"], child.parent) == ("masked", "masked", parent.id)
     assert "from-masked" in child.name
 
@@ -279,7 +279,7 @@ def test_a_package_carries_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     listed = {row["name"]: row["package"] for row in catalogue.rows("tasks")}
     assert listed["own/diary"] == "carried 1.0"
     assert listed["mlm"].startswith("posenc")
-    (cell,) = make(find_suite("own/diary"), Choice(encodings=["none"])).cells
+    (cell,) = make(find_suite("own/diary"), Selection(encodings=["none"])).cells
     assert cell.config["task"] == "own/diary"
     assert "task_source" not in cell.config  # a package has versions
     with pytest.raises(ConfigError, match=r"name = 'diary': carried 1.0 brings it as 'own/other'"):
@@ -293,7 +293,7 @@ def table(folder: Path, content: str, name: str = "a.tsv", **more: Any) -> Corpu
         "columns": {"first": "x", "label": "y"},
     }
     config = DataConfig(source="table", tokeniser="bpe", **{**given, **more})
-    found = own.load(config, (("first", "second", "label"), ("first", "label")), None, folder)
+    found = own_files.load(config, (("first", "second", "label"), ("first", "label")), None, folder)
     assert isinstance(found, Corpus)
     return found
 
@@ -372,7 +372,7 @@ def test_descriptions_that_contradict_themselves_are_refused(given: dict[str, An
 
 def text(folder: Path, beside: Path | None, **files: Any) -> ByteText | Corpus:
     config = DataConfig(source="text", files=files, splits=(0.5, 0.25, 0.25), tokeniser="bpe")
-    return own.load(config, (("text",),), folder, beside)
+    return own_files.load(config, (("text",),), folder, beside)
 
 
 def test_where_paths_start(tmp_path: Path) -> None:
@@ -409,11 +409,11 @@ def test_bytes_are_those_of_the_files(tmp_path: Path) -> None:
     for name in "abc":
         (tmp_path / name).write_text(name * 10)
     config = DataConfig(source="text", files={"train": ["a", "b"], "validation": "c", "test": "a"})
-    found = own.load(config, (), tmp_path, None)
+    found = own_files.load(config, (), tmp_path, None)
     assert isinstance(found, ByteText)
     parts = {split: bytes(part).decode() for split, part in found.split(config.splits).items()}
     assert parts == {"train": "a" * 10 + "b" * 10, "validation": "c" * 10, "test": "a" * 10}
-    whole = own.load(DataConfig(source="text", files={"all": ["a", "b", "c", "a"]}), (), tmp_path, None)
+    whole = own_files.load(DataConfig(source="text", files={"all": ["a", "b", "c", "a"]}), (), tmp_path, None)
     assert whole.digest != found.digest  # the same bytes, cut elsewhere
 
 
@@ -432,7 +432,7 @@ def test_sides_of_other_lengths_are_refused_and_gaps_are_counted(tmp_path: Path)
     (tmp_path / "b.de").write_text("a\n")
     shares = {"splits": (0.34, 0.33, 0.33), "source": "parallel", "tokeniser": "bpe"}
     with pytest.raises(DataError, match=r"a\.en has 42 sentences and .*b.de 1"):
-        own.load(DataConfig(files={"all": ["a.en", "b.de"]}, **shares), (("source", "target"),), tmp_path, None)  # type: ignore[arg-type]
+        own_files.load(DataConfig(files={"all": ["a.en", "b.de"]}, **shares), (("source", "target"),), tmp_path, None)  # type: ignore[arg-type]
     files = {"train": ["a.en", "a.de"], "validation": ["a.en", "a.de"], "test": ["a.en", "a.de"]}
     with pytest.raises(DataError, match=r"a\.en, line 2: empty"):
-        own.load(DataConfig(files=files, **shares), (("source", "target"),), tmp_path, None)  # type: ignore[arg-type]
+        own_files.load(DataConfig(files=files, **shares), (("source", "target"),), tmp_path, None)  # type: ignore[arg-type]

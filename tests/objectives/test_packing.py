@@ -32,11 +32,11 @@ from posenc.objectives.matching import Matching
 from posenc.objectives.packing import Packed, pack
 from posenc.objectives.translation import Translation
 from posenc.plan.cell import Cell
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.records.store import Store
 from posenc.running import torchrun as distributed
 from posenc.training import cell as training
-from posenc.training.terms import Terms
+from posenc.training.cell_terms import CellTerms
 
 TEXT = "the cat dog saw big small a bird and tree ran sat on in house sang"
 WORDS = TEXT.split()
@@ -286,13 +286,13 @@ def cell(task: str, **changes: Any) -> Cell:
     if task == "glue/mrpc":
         settings["evaluation.tokens"] = 2000
     settings |= {key.replace("__", "."): value for key, value in changes.items()}
-    (made,) = make(find_suite(task), Choice(encodings=["t5"], lengths=[24], seeds=[0], changes=settings)).cells
+    (made,) = make(find_suite(task), Selection(encodings=["t5"], lengths=[24], seeds=[0], changes=settings)).cells
     return made
 
 
 def trained(cell: Cell, folder: Path) -> tuple[list[float], list[Any]]:
     """The loss of each step, and all scores."""
-    terms, store = Terms("test", folder), Store(folder)
+    terms, store = CellTerms("test", folder), Store(folder)
     if cell.config["runtime"]["processes"] > 1:
         distributed.train_cell(cell, terms, lambda: False)
     else:
@@ -349,7 +349,7 @@ def test_rows_of_one_length_are_not_packed(name: str) -> None:
 
 
 def test_a_parent_whose_rows_have_one_length_is_trained_as_it_is() -> None:
-    parent, made = make(find_suite("glue/mrpc"), Choice(encodings=["rope"], changes={"training.packed": True})).cells
+    parent, made = make(find_suite("glue/mrpc"), Selection(encodings=["rope"], changes={"training.packed": True})).cells
     assert made.parent == parent.id
     assert made.config["training"]["packed"]
     assert not parent.config["training"]["packed"]

@@ -19,11 +19,11 @@ from posenc.data.sequences.generator import UNASKED
 from posenc.data.sequences.source import Sequences
 from posenc.objectives import factory
 from posenc.objectives.sequence import Sequence
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.records.record import Record
 from posenc.records.store import Store
 from posenc.training.cell import train
-from posenc.training.terms import Terms
+from posenc.training.cell_terms import CellTerms
 
 TINY: dict[str, Any] = {
     "backbone.layers": 1, "backbone.width": 16, "backbone.heads": 2, "backbone.feedforward": 16,
@@ -126,11 +126,11 @@ def test_a_tiny_run_from_plan_to_record(tmp_path: Path) -> None:
     told: Any = {**TINY, "length": 6}
     records: list[Record] = []
     for accumulate in (1, 2):
-        asked = Choice(encodings=["learned"], seeds=[1], changes={**told, "training.accumulate": accumulate})
+        asked = Selection(encodings=["learned"], seeds=[1], changes={**told, "training.accumulate": accumulate})
         (cell,) = make(find_suite("diagnostic/copy"), asked).cells
         assert cell.config["data"]["options"] == {"kinds": 16} and cell.settings.max_length == 12
         assert cell.settings.backbone.vocabulary == 17
-        record = train(cell, Terms(suite="s", store=tmp_path))
+        record = train(cell, CellTerms(suite="s", store=tmp_path))
         assert record is not None and record["status"] == "done", record
         records.append(record)
     first, second = records
@@ -171,12 +171,12 @@ def test_what_cannot_be_is_refused_in_a_line(
 ) -> None:
     name = task if task == "enwik8" else f"diagnostic/{task}"
     with pytest.raises(kind, match=said):
-        make(find_suite(name), Choice(encodings=["rope"], changes=changes))
+        make(find_suite(name), Selection(encodings=["rope"], changes=changes))
 
 
 def test_too_short_a_length_is_refused() -> None:
     with pytest.raises(DataError, match="no rows for train of at most 8 symbols"):
-        make(find_suite("diagnostic/recall"), Choice(encodings=["rope"], lengths=[8]))
+        make(find_suite("diagnostic/recall"), Selection(encodings=["rope"], lengths=[8]))
 
 
 PLUGIN = """
@@ -228,9 +228,11 @@ def test_a_package_brings_a_generator(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def trained(task: str, folder: Path, encoding: str, **changes: Any) -> dict[tuple[str, int], float]:
     """Accuracy of a smoke cell on each test set."""
-    asked = Choice(encodings=[encoding], seeds=[0], changes={key.replace("__", "."): changes[key] for key in changes})
+    asked = Selection(
+        encodings=[encoding], seeds=[0], changes={key.replace("__", "."): changes[key] for key in changes}
+    )
     (cell,) = make(find_suite(f"diagnostic/{task}"), asked).cells
-    record = train(cell, Terms(suite="s", store=folder))
+    record = train(cell, CellTerms(suite="s", store=folder))
     assert record is not None and record["status"] == "done", record
     scores = [row for row in record["scores"] if row["metric"] == "accuracy"]
     return {(row["split"], row["length"]): row["value"] for row in scores}

@@ -17,8 +17,8 @@ from posenc.config.task import EvaluationConfig, task_at
 from posenc.data.text import ByteText
 from posenc.objectives.causal_lm import CausalLM
 from posenc.objectives.windows import Windows, bins, separate, sliding
-from posenc.plan.asked import Choice, find_suite
 from posenc.plan.plan import make
+from posenc.plan.selection import Selection, find_suite
 from posenc.report.statistics.resampling import resampled
 
 LENGTH, STRIDE = 8, 3
@@ -117,7 +117,7 @@ def test_factors_are_kept_as_they_are_and_give_whole_lengths() -> None:
         EvaluationConfig(length_factors=[1, 0])
     suite, where = find_suite("quick", "--suite"), {"evaluation.length_factors": [1, 1.7]}
     with pytest.raises(ConfigError, match=r"task enwik8: .*1\.7 times the length 64 is 108.8"):
-        make(suite, Choice(changes=where))
+        make(suite, Selection(changes=where))
 
 
 def test_windows_that_cannot_be_made_are_refused() -> None:

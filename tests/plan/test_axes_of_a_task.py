@@ -12,9 +12,9 @@ import pytest
 
 from posenc.common.errors import ConfigError
 from posenc.config.task import CHANGED, Task
-from posenc.plan.asked import Choice, find_suite
 from posenc.plan.cell import Cell
 from posenc.plan.plan import make
+from posenc.plan.selection import Selection, find_suite
 from posenc.records.record import variants
 
 HEAD = 'name = "axes"\ntitle = "Axes"\nbaseline = "none"\nseeds = [0]\n'
@@ -96,7 +96,7 @@ def cells(folder: Path, vary: str, more: str = "", fixed: dict[str, Any] | None 
     settings = {**({} if '"backbone.attention"' in vary else {"backbone.attention": "softmax"}), **(fixed or {})}
     grid = f'[[grid]]\ntasks = ["enwik8"]\nencodings = ["none"]\nset = {toml(settings)}\nvary = {{ {vary} }}\n'
     path.write_text(HEAD + grid + more)
-    return make(find_suite(str(path)), Choice(**choice), need_data=False).cells
+    return make(find_suite(str(path)), Selection(**choice), need_data=False).cells
 
 
 def two_values(key: str, kind: Any, task: Task) -> list[Any]:

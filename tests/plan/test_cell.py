@@ -14,11 +14,11 @@ from posenc.common.files import digest
 from posenc.config.settings import Settings
 from posenc.config.task import plain
 from posenc.objectives.work import fixed
-from posenc.plan.plan import Choice, find_suite, make, without_defaults
+from posenc.plan.plan import Selection, find_suite, make, without_defaults
 
 
 def test_a_cells_settings_are_its_configuration_and_nothing_else() -> None:
-    for cell in make(find_suite("quick"), Choice(scale="smoke")).cells:
+    for cell in make(find_suite("quick"), Selection(scale="smoke")).cells:
         assert without_defaults(plain(cell.settings)) == cell.config
         assert cell.id == digest(cell.config)[:16]
 

@@ -19,11 +19,11 @@ from posenc.objectives import factory
 from posenc.objectives.work import Work, of_run
 from posenc.plan import cost
 from posenc.plan.cell import Cell
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.records.store import Store
 from posenc.training.batches import Batches
 from posenc.training.cell import train
-from posenc.training.terms import Terms
+from posenc.training.cell_terms import CellTerms
 
 TINY: dict[str, Any] = {
     "backbone.layers": 1, "backbone.width": 16, "backbone.heads": 2, "backbone.feedforward": 32,
@@ -33,7 +33,7 @@ TINY: dict[str, Any] = {
 
 def cell_of(task: str, encoding: str = "rope", **changes: Any) -> Cell:
     chosen = TINY | {key.replace("__", "."): value for key, value in changes.items()}
-    cell = make(find_suite(task), Choice(encodings=[encoding], seeds=[3], changes=chosen)).cells[-1]
+    cell = make(find_suite(task), Selection(encodings=[encoding], seeds=[3], changes=chosen)).cells[-1]
     assert cell.why_not is None
     return cell
 
@@ -150,7 +150,7 @@ def test_packed_rows_are_counted_as_they_are_packed(task: str, attention: str) -
 def test_the_record_has_the_planned_tokens_and_flops(task: str, tmp_path: Path) -> None:
     cell = cell_of(task, backbone__attention="softmax")
     work = cost.Costs(None).work(cell)
-    record = train(cell, Terms(suite="x", store=tmp_path))
+    record = train(cell, CellTerms(suite="x", store=tmp_path))
     assert record is not None
     assert record["status"] == "done", record["reason"]
     assert record["tokens_seen"] == work.tokens

@@ -14,8 +14,8 @@ from posenc.common.errors import ConfigError, UnknownNameError
 from posenc.config.claim import SuiteOfClaims
 from posenc.config.places import available
 from posenc.plan import plan as planning
-from posenc.plan.asked import Choice, find_claim, find_suite, require_known
 from posenc.plan.plan import Plan, make
+from posenc.plan.selection import Selection, find_claim, find_suite, require_known
 from posenc.records.record import without_seed
 
 CLAIM = """name = "mine"
@@ -38,8 +38,8 @@ published = [{ metric = "perplexity", encoding = 18.4, baseline = 31.6, source =
 
 def planned(path: Path, **choice: object) -> Plan:
     suite = find_suite(str(path))
-    require_known(suite, Choice(**choice))  # type: ignore[arg-type]
-    return make(suite, Choice(**choice), need_data=False)  # type: ignore[arg-type]
+    require_known(suite, Selection(**choice))  # type: ignore[arg-type]
+    return make(suite, Selection(**choice), need_data=False)  # type: ignore[arg-type]
 
 
 def written(folder: Path, text: str = CLAIM, name: str = "mine") -> Path:
@@ -82,7 +82,7 @@ def test_one_claim_is_a_suite_of_its_arms(tmp_path: Path) -> None:
     keys = {cell.config["encoding"]["name"]: without_seed(cell.config) for cell in plan.cells}
     assert len({without_seed(cell.config) for cell in plan.cells}) == 2  # the five seeds of an arm share one
     assert (line["mine"], line["theirs"]) == (keys["alibi"], keys["rope"]) and line["evaluated"] == 256
-    quick = make(find_suite("quick"), Choice(encodings=["rope"], seeds=[0]), need_data=False)
+    quick = make(find_suite("quick"), Selection(encodings=["rope"], seeds=[0]), need_data=False)
     assert {cell.id for cell in quick.cells} & {cell.id for cell in plan.cells}  # the same cell as anyone's
     with pytest.raises(ConfigError, match="--encodings: the claims of suite mine say what is compared"):
         planned(path, encodings=["t5"])
@@ -137,7 +137,7 @@ def test_the_claims_that_posenc_brings_are_possible_and_say_where_their_figures_
     monkeypatch.setattr(planning, "_data_digest", lambda *arguments: "whatever it holds")
     suite = find_suite("claims")
     assert isinstance(suite, SuiteOfClaims)
-    plan = make(replace(suite, seeds=[0]), Choice(), need_data=False)
+    plan = make(replace(suite, seeds=[0]), Selection(), need_data=False)
     assert not [cell.why_not for cell in plan.cells if cell.why_not]
     lines = [one for claim in plan.claims for one in claim["compare"]]
     assert len(plan.claims) >= 17 and all(one["published"] for one in lines)

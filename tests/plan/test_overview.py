@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from runs import options
 
 from posenc.cli import main
-from posenc.plan.asked import ranges, seeds_of
 from posenc.plan.overview import COLUMNS, SPARE, Planned, _groups
+from posenc.plan.selection import ranges, seeds_of
 
 LONG = "sinusoidal+rope(base=500000.0)+t5(buckets=8, max_distance=16)"
 

@@ -12,7 +12,7 @@ from posenc.common.errors import ConfigError, DataError, MissingDataError, Posen
 from posenc.common.toml import parse_value
 from posenc.config.task import available, task_at
 from posenc.plan import plan as planning
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 
 GRID = """
 [[grid]]
@@ -29,11 +29,11 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> str:
 
 
 def cells(text: str, tmp_path: Path, **choice: object) -> list[planning.Cell]:
-    return make(find_suite(write(tmp_path, text)), Choice(**choice)).cells  # type: ignore[arg-type]
+    return make(find_suite(write(tmp_path, text)), Selection(**choice)).cells  # type: ignore[arg-type]
 
 
 def test_quick_is_six_encodings_on_softmax_and_three_on_the_performer_with_three_seeds() -> None:
-    made = make(find_suite("quick"), Choice()).cells
+    made = make(find_suite("quick"), Selection()).cells
     assert len(made) == 27
     assert len({cell.id for cell in made}) == 27
     assert not any(cell.why_not for cell in made)
@@ -181,8 +181,8 @@ def test_missing_data_is_said_and_a_plan_counts_without_it(tmp_path: Path, monke
     monkeypatch.setattr(text, "enwik8", missing)
     suite = find_suite("enwik8")
     with pytest.raises(DataError):
-        make(suite, Choice(scale="small"))
-    made = make(suite, Choice(scale="paper"), need_data=False)
+        make(suite, Selection(scale="small"))
+    made = make(suite, Selection(scale="paper"), need_data=False)
     assert {cell.config["data"]["digest"] for cell in made.cells} == {"not at hand"}
     assert made.cells[0].config["backbone"]["layers"] == 12
 
@@ -195,9 +195,9 @@ def test_a_plan_says_what_is_wrong_with_data_that_are_there(monkeypatch: pytest.
 
     monkeypatch.setattr(text, "enwik8", damaged)
     with pytest.raises(DataError, match="is damaged"):
-        make(find_suite("enwik8"), Choice(scale="small"), need_data=False)
+        make(find_suite("enwik8"), Selection(scale="small"), need_data=False)
     with pytest.raises(DataError, match="needs more than that"):
-        make(find_suite("enwik8"), Choice(lengths=[10**8]), need_data=False)
+        make(find_suite("enwik8"), Selection(lengths=[10**8]), need_data=False)
 
 
 def test_an_unknown_suite_names_its_neighbour() -> None:
@@ -229,7 +229,7 @@ def test_every_suite_can_be_read(name: str) -> None:
 def test_the_suites_of_one_option_have_five_seeds_and_every_cell_is_possible(
     name: str, many: int, varied: set[str]
 ) -> None:
-    made = make(find_suite(name), Choice()).cells
+    made = make(find_suite(name), Selection()).cells
     assert len({cell.id for cell in made}) == len(made) == many
     assert not any(cell.why_not for cell in made)
     assert {cell.config["seed"] for cell in made} == set(range(5))
@@ -266,7 +266,7 @@ encodings = ["sinusoidal", "rope"]
 """
     path = tmp_path / "mine.toml"
     path.write_text(text)
-    plan = make(find_suite(str(path)), Choice())
+    plan = make(find_suite(str(path)), Selection())
     assert plan.manifest("posenc run mine.toml", "now")["suite"]["claim"] == "rope"
     for wrong, said in (("sinusoidal", "it is the baseline"), ("roape", "one of the suite's encodings is wanted")):
         path.write_text(text.replace('claim = "rope"', f'claim = "{wrong}"'))
@@ -289,7 +289,7 @@ def test_what_is_set_at_one_scale_holds_there_alone(tmp_path: Path) -> None:
 
 
 def test_the_manifest_has_the_tasks_cards_with_lengths_of_this_scale() -> None:
-    made = make(find_suite("cail2019-scm"), Choice(scale="smoke", encodings=["rope"]))
+    made = make(find_suite("cail2019-scm"), Selection(scale="smoke", encodings=["rope"]))
     about = made.manifest("posenc run", "now")["tasks"]["cail2019-scm"]
     lengths = {(one["row"], one["length"]): one["value"] for one in about["card"]["reported"] if one["split"] == "test"}
     assert lengths["RoFormer", 64] == 0.6829 and lengths["RoFormer", 128] == 0.6979
@@ -333,7 +333,7 @@ def test_the_suite_paper_has_every_task_of_the_paper_and_its_own_rows() -> None:
     for task in tasks:
         for one in task_at(task, "paper", {}).card.reported:
             assert not one.row or (task, one.row) in rows, f"{task}: nothing to set beside the paper's {one.row}"
-    made = make(suite, Choice(scale="paper"), need_data=False)
+    made = make(suite, Selection(scale="paper"), need_data=False)
     characters = [cell for cell in made.cells if cell.config["data"]["tokeniser"] == "characters"]
     assert {cell.config["backbone"]["vocabulary"] for cell in characters} == {21128}
     parents = {cell.id for cell in made.cells}

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from posenc.cli import main
-from posenc.plan.asked import MOST_SEEDS, seeds_of
+from posenc.plan.selection import MOST_SEEDS, seeds_of
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from goldens import context_of, made
 from torch import Tensor
 
 from posenc.api.encoding import Context
-from posenc.attention.linear import FORMS
+from posenc.attention.linear.kernel import FORMS
 from posenc.encodings.alibi import Alibi
 from posenc.encodings.t5 import T5
 from posenc.properties.check import measure

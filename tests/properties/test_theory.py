@@ -17,10 +17,10 @@ from posenc.api.stack import Stack
 from posenc.common.errors import ConfigError
 from posenc.config.task import task_at
 from posenc.encodings.rope import Rope
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.properties import theory
 from posenc.training import cell as training
-from posenc.training.terms import Terms
+from posenc.training.cell_terms import CellTerms
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STACK = Stack(layers=1, heads=2, width=32, head_width=16, max_length=512, causal=False)
@@ -146,12 +146,12 @@ def registry_learned(length: int) -> Encoding:
 
 
 def test_every_encoding_gets_a_record_with_an_answer_or_a_reason(tmp_path: Path) -> None:
-    cells = make(find_suite("paper"), Choice(tasks=["theory"])).cells
+    cells = make(find_suite("paper"), Selection(tasks=["theory"])).cells
     names = [cell.config["encoding"]["name"] for cell in cells]
     assert names == ["none", "sinusoidal", "learned", "t5", "shaw", "rope", "nezha"]
     holds: dict[str, Any] = {}
     for cell in cells:
-        record = training.train(cell, Terms("test", tmp_path))
+        record = training.train(cell, CellTerms("test", tmp_path))
         assert record is not None
         assert record["status"] == "done", record["traceback"]
         rows = {row["metric"]: row for row in record["scores"]}
@@ -172,4 +172,4 @@ def test_a_theory_task_trains_nothing_and_any_other_something() -> None:
     with pytest.raises(ConfigError, match=r"training.steps = 0: objective 'causal_lm' wants at least 1"):
         task_at("enwik8", "smoke", {"training.steps": (0, "here")})
     with pytest.raises(ConfigError, match=r"data.source = 'stdlib': objective 'theory' cannot learn from it"):
-        make(find_suite("theory"), Choice(changes={"data.source": "stdlib"}))
+        make(find_suite("theory"), Selection(changes={"data.source": "stdlib"}))

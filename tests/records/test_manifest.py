@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from made import cell
 
 from posenc.cli import main
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.records.manifest import union
 from posenc.records.store import Store
 from posenc.running import driver
@@ -78,7 +78,7 @@ def test_a_definition_hangs_on_all_but_what_a_command_line_narrows(tmp_path: Pat
     path.write_text(SUITE)
 
     def definition(**choice: Any) -> str:
-        return make(find_suite(str(path)), Choice(**choice)).definition
+        return make(find_suite(str(path)), Selection(**choice)).definition
 
     narrowed = {"encodings": ["rope", "nezha"], "lengths": [32], "seeds": [7], "tasks": ["enwik8"]}
     assert definition(**narrowed) == definition()
@@ -107,7 +107,7 @@ def test_a_choice_narrows_what_runs_and_not_what_was(tmp_path: Path, monkeypatch
     results = tmp_path / "results"
 
     def run(*encodings: str) -> driver.Outcome:
-        return driver.run(str(path), choice=Choice(encodings=list(encodings) or None), results=results, say=print)
+        return driver.run(str(path), choice=Selection(encodings=list(encodings) or None), results=results, say=print)
 
     assert len(run().failed) == 6
     store = Store(results / "mine")

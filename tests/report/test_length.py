@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from made import cell, make_store, pages, record, visible
 
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.records.store import Store
 from posenc.report.statistics import positions
 from posenc.report.statistics.cut import beside_cut
 from posenc.report.view import View
 from posenc.training.cell import train
-from posenc.training.terms import Terms
+from posenc.training.cell_terms import CellTerms
 
 BITS = "bits_per_character"
 METRICS = [
@@ -110,10 +110,10 @@ def test_the_page_has_a_row_for_each_length_and_a_curve(store: Store) -> None:
 def test_beyond_the_trained_length_sinusoids_fall_apart_and_alibi_holds(tmp_path: Path) -> None:
     """Press et al. 2021, figure 1: at 16 times the length; seen apart by 1.2 bits after twice as many steps."""
     shorter = {"training.steps": 300, "training.validate_every": 300, "evaluation.tokens": 3072}
-    asked = Choice(encodings=("sinusoidal", "alibi"), seeds=(0,), changes=shorter)
+    asked = Selection(encodings=("sinusoidal", "alibi"), seeds=(0,), changes=shorter)
     found = {}
     for one in make(find_suite("length"), asked).cells:
-        ended = train(one, Terms("length", tmp_path))
+        ended = train(one, CellTerms("length", tmp_path))
         assert ended is not None and ended["status"] == "done"
         found[one.settings.encoding_name] = {
             (score["metric"].removeprefix(BITS), score["length"]): score["value"]

@@ -77,11 +77,11 @@ def test_a_users_page_is_not_written_over(tmp_path: Path, name: str) -> None:
 
 
 def test_a_report_is_made_again_only_where_something_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from posenc.report import render
+    from posenc.report import write
 
     made = []
-    original = render.write_report
-    monkeypatch.setattr(render, "write_report", lambda *given: (made.append(1), original(*given)))
+    original = write.write_report
+    monkeypatch.setattr(write, "write_report", lambda *given: (made.append(1), original(*given)))
     store = simple_store(tmp_path, {"sinusoidal": [3.0, 3.1], "rope": [2.8, 2.9]})
     output = tmp_path / "out"
     for _ in range(3):

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from made import cell, make_store, pages, record, visible
 
-from posenc.api import entries, sections
-from posenc.api.sources import digest_of_package
+from posenc.api import entry_points, sections
+from posenc.api.source_code import digest_of_package
 from posenc.records.store import Store
 from posenc.report import load_records, terminal_table, write_report
 from posenc.report.compare import compare
@@ -102,13 +102,13 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
         (info / "entry_points.txt").write_text(f"[posenc.sections]\n{points}\n")
         (tmp_path / "site" / "own_sections.py").write_text(code)
         sections._installed.cache_clear()
-        entries._brought.cache_clear()
+        entry_points._brought.cache_clear()
 
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     yield install
     sys.modules.pop("own_sections", None)
     sections._installed.cache_clear()
-    entries._brought.cache_clear()
+    entry_points._brought.cache_clear()
 
 
 def store_of(folder: Path) -> Store:

@@ -11,7 +11,7 @@ from made import cell, make_store, pages, record, visible
 
 from posenc.common.errors import ConfigError, PosencError
 from posenc.config.task import task_at
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.records.store import Store
 from posenc.report.statistics import tuning
 
@@ -41,7 +41,7 @@ def suite_at(folder: Path, **changes: str) -> str:
 
 
 def test_every_encoding_gets_the_same_values(tmp_path: Path) -> None:
-    plan = make(find_suite(suite_at(tmp_path)), Choice())
+    plan = make(find_suite(suite_at(tmp_path)), Selection())
     assert len(plan.cells) == 2 * 3 * 2
     for name in ("sinusoidal", "rope"):
         mine = [one for one in plan.cells if one.config["encoding"]["name"] == name]
@@ -55,7 +55,7 @@ def test_multiples_are_of_the_tasks_own_value_at_its_scale(tmp_path: Path) -> No
     path = suite_at(tmp_path, tune='tune = { "training.learning_rate" = { times = [0.5, 1.0, 2.0] } }')
     for scale in ("smoke", "paper"):
         own = task_at("enwik8", scale, {}).training.learning_rate
-        cells = make(find_suite(path), Choice(scale=scale), need_data=False).cells
+        cells = make(find_suite(path), Selection(scale=scale), need_data=False).cells
         rates = {one.config["training"]["learning_rate"] for one in cells}
         assert rates == {float(f"{own * factor:.12g}") for factor in (0.5, 1.0, 2.0)}
 
@@ -78,7 +78,7 @@ def test_multiples_are_of_the_tasks_own_value_at_its_scale(tmp_path: Path) -> No
 )
 def test_bad_tuning_is_refused(tmp_path: Path, changes: dict[str, str], choice: dict[str, Any], message: str) -> None:
     with pytest.raises(PosencError, match=message):
-        make(find_suite(suite_at(tmp_path, **changes)), Choice(**choice))
+        make(find_suite(suite_at(tmp_path, **changes)), Selection(**choice))
 
 
 def test_no_value_is_an_error_that_names_the_file(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from posenc.backbone import cost
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.records.store import Store
 from posenc.running import forecast
 from posenc.running.forecast import Forecast, expected, flops_per_token
@@ -54,7 +54,7 @@ def test_before_anything_has_run_it_is_by_flops() -> None:
 @pytest.mark.parametrize("attention", ["softmax", "performer"])
 def test_the_closed_form_is_near_what_is_counted(task: str, attention: str) -> None:
     (one,) = make(
-        find_suite(task), Choice(encodings=["none"], seeds=[0], changes={"backbone.attention": attention})
+        find_suite(task), Selection(encodings=["none"], seeds=[0], changes={"backbone.attention": attention})
     ).cells  # fmt: skip
     settings = one.settings
     _, counted = cost.count(settings.backbone, "none", settings.length, settings.max_length)

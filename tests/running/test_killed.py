@@ -14,10 +14,10 @@ from posenc.common.text import size
 from posenc.plan.cell import Cell
 from posenc.records.store import Store
 from posenc.running import local as engines
-from posenc.running.killed import asked, cause
 from posenc.running.local import Events, LocalEngine
 from posenc.running.queue import Schedule
-from posenc.training.terms import Terms
+from posenc.running.why_died import asked, cause
+from posenc.training.cell_terms import CellTerms
 
 
 def config(**training: Any) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def test_the_engine_says_it_of_the_worker_that_held_the_cell(tmp_path: Path, mon
     cell, said = Cell("a" * 16, "big", config(batch=100_000)), []
     ended: list[dict[str, Any]] = []
     events = Events(lambda one: None, lambda one, record: ended.append(record), lambda: None, said.append)
-    engine = LocalEngine(Schedule([cell], {}), Terms("test", tmp_path), events, [None])
+    engine = LocalEngine(Schedule([cell], {}), CellTerms("test", tmp_path), events, [None])
     for _ in range(2):
         free[0] = 2_000_000_000
         assert engine.schedule.take() == cell

@@ -10,15 +10,15 @@ import pytest
 from runs import cells, install_faulty, numbers, options, posenc
 
 from posenc.common.errors import ConfigError, StorageError
-from posenc.plan.asked import choose
 from posenc.plan.cell import Cell
 from posenc.plan.plan import Plan
+from posenc.plan.selection import choose
 from posenc.records.store import Store
 from posenc.running import driver
 from posenc.running import local as engines
 from posenc.running.local import Events, LocalEngine
 from posenc.running.queue import Schedule
-from posenc.training.terms import StoppedError, Terms
+from posenc.training.cell_terms import CellTerms, StoppedError
 
 
 def quiet(ended: list[tuple[str, str]] | None = None, said: list[str] | None = None) -> Events:
@@ -115,7 +115,7 @@ def test_a_cell_that_hangs_is_killed(tmp_path: Path, faulty: dict[str, str], mon
         return time.monotonic() + (1e6 if Path(faulty["FAULTY"], "hangs").exists() and not ended else 0.0)
 
     monkeypatch.setattr(engines, "monotonic", clock)
-    terms = Terms("test", tmp_path / "store", time_limit=3600.0)
+    terms = CellTerms("test", tmp_path / "store", time_limit=3600.0)
     assert LocalEngine(Schedule([hanging, *todo], {}), terms, quiet(ended), [None]).run()
     assert ended == [("hangs", "timed_out"), (todo[0].name, "done")]
     record = Store(terms.store).read_record(hanging.id)
@@ -132,7 +132,7 @@ def test_each_worker_has_the_gpus_of_its_slot(
         Cell(f"{i:016x}", f"tells{i}", {**c.config, "encoding": {"name": "tells"}})
         for i, c in enumerate(cells("rope", seeds=(0, 1)))
     ]
-    assert LocalEngine(Schedule(todo, {}), Terms("test", tmp_path / "store"), quiet(), ["2,3", "5"]).run()
+    assert LocalEngine(Schedule(todo, {}), CellTerms("test", tmp_path / "store"), quiet(), ["2,3", "5"]).run()
     told = sorted(path.read_text() for path in Path(faulty["FAULTY"]).iterdir())
     assert told == ["2,3", "5"]
 
@@ -190,7 +190,7 @@ def test_small_cells_share_a_gpu_by_cores_and_memory(tmp_path: Path, monkeypatch
 
 def test_a_disk_that_takes_no_more_stops_the_run_and_keeps_what_there_is(tmp_path: Path) -> None:
     """The worker's own answer: no record is made up for the cell, and none of the others is given out."""
-    terms = Terms("test", tmp_path)
+    terms = CellTerms("test", tmp_path)
     todo = cells("rope", "none", "learned")
     blocked = Store(tmp_path).cell_folder(todo[0].id)
     blocked.parent.mkdir()
@@ -207,7 +207,7 @@ def test_a_worker_that_outlives_its_driver_and_its_successor_never_write_togethe
     """The successor waits for the cell's lock, and takes the record that was written meanwhile."""
     from posenc.training.cell import train
 
-    terms, todo = Terms("test", tmp_path), cells("rope")[0]
+    terms, todo = CellTerms("test", tmp_path), cells("rope")[0]
     store = Store(tmp_path)
     asked: list[int] = []
 

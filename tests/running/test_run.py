@@ -12,7 +12,7 @@ from runs import SETTINGS
 import posenc
 from posenc import cli
 from posenc.running import driver
-from posenc.running.means import Means
+from posenc.running.run_options import Means
 
 
 @pytest.fixture

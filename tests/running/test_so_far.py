@@ -15,11 +15,11 @@ from rich.console import Console
 from posenc.plan.cell import Cell
 from posenc.plan.plan import Plan
 from posenc.records.store import Store
-from posenc.running import driver, so_far
-from posenc.running.means import Means
+from posenc.running import driver, table_so_far
 from posenc.running.progress import Progress
-from posenc.running.so_far import SoFar
-from posenc.training.terms import Terms
+from posenc.running.run_options import Means
+from posenc.running.table_so_far import SoFar
+from posenc.training.cell_terms import CellTerms
 
 NAMES = ("sinusoidal", "rope")
 
@@ -71,7 +71,7 @@ def test_a_table_that_cannot_be_made_stops_nothing(tmp_path: Path, monkeypatch: 
     def fails(store: Store) -> Any:
         raise ZeroDivisionError("broken \x1b[2J")
 
-    monkeypatch.setattr(so_far, "terminal_table", fails)
+    monkeypatch.setattr(table_so_far, "terminal_table", fails)
     shown = run(tmp_path, [(name, 0) for name in NAMES])
     assert "the table so far cannot be made: broken \\x1b[2J" in shown[1]
 
@@ -85,7 +85,7 @@ def test_a_run_tells_it_of_its_cells(tmp_path: Path, monkeypatch: pytest.MonkeyP
     console = Console(file=stream, width=100, force_terminal=True, color_system=None)
     monkeypatch.setattr(driver, "Progress", functools.partial(Progress, console=console))
 
-    def engine(plan: Plan, schedule: Any, terms: Terms, events: Any, *more: Any) -> Any:
+    def engine(plan: Plan, schedule: Any, terms: CellTerms, events: Any, *more: Any) -> Any:
         def run() -> bool:
             while one := schedule.take():
                 events.started(one)
@@ -98,7 +98,7 @@ def test_a_run_tells_it_of_its_cells(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(driver, "_engine", engine)
     plan = Plan(None, cells)  # type: ignore[arg-type]
-    terms = Terms("fake", store.folder)
+    terms = CellTerms("fake", store.folder)
     mirror = SimpleNamespace(update=lambda: None)
     assert driver._run_cells(plan, cells[1:], terms, Means(), [None], mirror)  # type: ignore[arg-type]
     text = stream.getvalue()

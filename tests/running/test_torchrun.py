@@ -13,14 +13,14 @@ from posenc.plan.cell import Cell
 from posenc.records.store import Store
 from posenc.running import torchrun as distributed
 from posenc.training import cell as training
-from posenc.training.terms import StoppedError, Terms
+from posenc.training.cell_terms import CellTerms, StoppedError
 
 
 def test_two_processes_give_the_losses_of_one_and_listen_to_this_machine_alone(tmp_path: Path) -> None:
     changes = {"training__batch": 8, "training__accumulate": 2, "training__clip": 1.0, "training__learning_rate": 0.01}
     one, two = (cells("learned", runtime__processes=n, **changes)[0] for n in (1, 2))
     assert one.id != two.id
-    training.train(one, Terms("test", tmp_path))
+    training.train(one, CellTerms("test", tmp_path))
     exposed: set[str] = set()
     watching = threading.Event()
 
@@ -31,7 +31,7 @@ def test_two_processes_give_the_losses_of_one_and_listen_to_this_machine_alone(t
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        distributed.train_cell(two, Terms("test", tmp_path, keep=frozenset([two.id])), lambda: False)
+        distributed.train_cell(two, CellTerms("test", tmp_path, keep=frozenset([two.id])), lambda: False)
     finally:
         watching.set()
         thread.join()
@@ -53,17 +53,17 @@ def test_two_processes_give_the_losses_of_one_and_listen_to_this_machine_alone(t
 @pytest.mark.slow
 def test_a_group_that_is_stopped_goes_on_to_the_same_numbers_to_the_bit(tmp_path: Path) -> None:
     (cell,) = cells("rope", runtime__processes=2, training__steps=300, training__validate_every=100)
-    distributed.train_cell(cell, Terms("test", tmp_path / "whole"), lambda: False)
+    distributed.train_cell(cell, CellTerms("test", tmp_path / "whole"), lambda: False)
     store = Store(tmp_path / "stopped")
 
     def halfway() -> bool:
         return len(store.curve(cell.id)) > 5
 
     with pytest.raises(StoppedError):
-        distributed.train_cell(cell, Terms("test", store.folder), halfway)
+        distributed.train_cell(cell, CellTerms("test", store.folder), halfway)
     assert (store.cell_folder(cell.id) / "checkpoint.pt").is_file()
     assert store.read_record(cell.id) is None
-    distributed.train_cell(cell, Terms("test", store.folder), lambda: False)
+    distributed.train_cell(cell, CellTerms("test", store.folder), lambda: False)
     whole, resumed = Store(tmp_path / "whole").read_record(cell.id), store.read_record(cell.id)
     assert whole and resumed
     assert (whole["scores"], whole["checkpoint"]) == (resumed["scores"], resumed["checkpoint"])
@@ -79,7 +79,7 @@ def test_a_group_that_fails_says_why(
     monkeypatch.setenv("PYTHONPATH", install_faulty(tmp_path / "package"))
     (good,) = cells("rope", runtime__processes=2)
     bad = Cell("f" * 16, encoding, {**good.config, "encoding": {"name": encoding}})
-    distributed.train_cell(bad, Terms("test", tmp_path / "store"), lambda: False)  # ends: nobody waits for the dead
+    distributed.train_cell(bad, CellTerms("test", tmp_path / "store"), lambda: False)  # ends: nobody waits for the dead
     record = Store(tmp_path / "store").read_record(bad.id)
     assert record and record["status"] == "failed"
     assert cause in record["reason"]

@@ -18,13 +18,13 @@ import posenc
 from posenc.common.errors import NotPossibleError, PosencError, StoreError
 from posenc.objectives import factory
 from posenc.objectives.causal_lm import CausalLM
-from posenc.plan.asked import Choice, find_suite
 from posenc.plan.cell import Cell
 from posenc.plan.plan import make
+from posenc.plan.selection import Selection, find_suite
 from posenc.records.store import Store
 from posenc.trained import Trained
 from posenc.training.cell import train
-from posenc.training.terms import Terms
+from posenc.training.cell_terms import CellTerms
 
 SHORT = {"training.steps": 2, "training.validate_every": 2, "backbone.layers": 2, "start": "scratch"}
 SMALL: dict[str, Any] = {**SETTINGS, **SHORT}
@@ -41,7 +41,7 @@ PAIRS = {"glue/mrpc", "cail2019-scm"}
 
 def planned(task: str, **changes: Any) -> Cell:
     settings, lengths, encoding = TASKS[task]
-    chosen = Choice(encodings=[encoding], lengths=lengths, seeds=[0], changes={**settings, **changes})
+    chosen = Selection(encodings=[encoding], lengths=lengths, seeds=[0], changes={**settings, **changes})
     return make(find_suite(task), chosen).cells[-1]
 
 
@@ -52,7 +52,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Cell
     cells = {task: planned(task) for task in TASKS}
     cells["linear"] = planned("enwik8", **{"backbone.attention": "performer", "backbone.features": 8})
     for cell in cells.values():
-        record = train(cell, Terms("kept", folder, keep=frozenset([cell.id]), for_owner=True))
+        record = train(cell, CellTerms("kept", folder, keep=frozenset([cell.id]), for_owner=True))
         assert record and record["status"] == "done", record
     suite = {"name": "kept", "title": "", "description": "", "scale": "smoke", "baseline": "rope", "claim": ""}
     manifest = {"schema": 1, "suite": suite, "cells": [cell.manifest() for cell in cells.values()], "tasks": {}}

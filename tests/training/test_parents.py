@@ -10,13 +10,13 @@ import torch
 from runs import SETTINGS, install_faulty, options, posenc
 
 from posenc.common.errors import ConfigError, StoreError, UnknownNameError
-from posenc.plan.plan import Choice, Plan, find_suite, make
+from posenc.plan.plan import Plan, Selection, find_suite, make
 from posenc.records.store import KEPT, Store
 from posenc.running import driver
 from posenc.running.driver import Means
 from posenc.training import checkpoint
+from posenc.training.cell_terms import CellTerms
 from posenc.training.loop import Loop
-from posenc.training.terms import Terms
 
 SUITE = """name = "longer"
 title = "Trained on at a greater length"
@@ -32,7 +32,7 @@ LONGER = (
 def plan(folder: Path, text: str, **choice: Any) -> Plan:
     path = folder / "longer.toml"
     path.write_text(SUITE + text)
-    return make(find_suite(str(path)), Choice(changes=SETTINGS, **choice))
+    return make(find_suite(str(path)), Selection(changes=SETTINGS, **choice))
 
 
 def test_each_cell_starts_from_its_own_encoding_and_seed(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_what_cannot_be_settled_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"is \(32,\) in its parent .* and \(16,\) here"):
         make(
             find_suite(str(_write(tmp_path, FIRST.replace("[16]", "[16]\nset = { 'backbone.width' = 32 }") + LONGER))),
-            Choice(changes={key: value for key, value in SETTINGS.items() if key != "backbone.width"}),
+            Selection(changes={key: value for key, value in SETTINGS.items() if key != "backbone.width"}),
         )
 
 
@@ -91,7 +91,7 @@ def _write(folder: Path, text: str) -> Path:
 def run(folder: Path, text: str, encodings: list[str], **means: Any) -> driver.Outcome:
     path = folder / "longer.toml"
     path.write_text(SUITE + text)
-    choice = Choice(changes=SETTINGS, encodings=encodings)
+    choice = Selection(changes=SETTINGS, encodings=encodings)
     return driver.run(str(path), choice=choice, means=Means(**means), results=folder, say=lambda line: None)
 
 
@@ -105,7 +105,7 @@ def test_a_child_starts_from_its_parents_weights_which_are_dropped_when_nobody_w
     record = store.read_record(parent.id)
     assert record
     kept = checkpoint.load_weights(store.weights_path(parent.id), record["checkpoint"]["digest"])
-    loop = Loop(child, Terms("longer", store.folder), lambda: False)
+    loop = Loop(child, CellTerms("longer", store.folder), lambda: False)
     before = [value.clone() for value in loop.model.parameters()]
     loop.resume()
     for name, value in loop.model.named_parameters():

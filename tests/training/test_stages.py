@@ -13,22 +13,22 @@ from posenc.common.errors import ConfigError
 from posenc.config.task import Stage, TrainingConfig, task_at
 from posenc.objectives.work import fixed
 from posenc.plan.cell import Cell
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.records.record import Record
 from posenc.records.store import Store
 from posenc.training import cell as training
+from posenc.training.cell_terms import CellTerms, StoppedError
 from posenc.training.loop import Loop
-from posenc.training.terms import StoppedError, Terms
 
 
 def cell_of(encoding: str = "learned", **changes: Any) -> Cell:
     settings = {**STAGED, **{key.replace("__", "."): value for key, value in changes.items()}}
-    (cell,) = make(find_suite("zh-mlm"), Choice(encodings=[encoding], lengths=[16], changes=settings)).cells
+    (cell,) = make(find_suite("zh-mlm"), Selection(encodings=[encoding], lengths=[16], changes=settings)).cells
     return cell
 
 
 def train(cell: Cell, folder: Path) -> Record:
-    record = training.train(cell, Terms("test", folder))
+    record = training.train(cell, CellTerms("test", folder))
     assert record is not None
     assert record["status"] == "done", record["traceback"]
     return record
@@ -46,7 +46,7 @@ def test_each_step_falls_into_its_stage() -> None:
 
 
 def test_batches_are_as_long_and_as_many_as_their_stage_has_them(tmp_path: Path) -> None:
-    loop, shapes = Loop(cell_of(), Terms("test", tmp_path), lambda: False), []
+    loop, shapes = Loop(cell_of(), CellTerms("test", tmp_path), lambda: False), []
     made = loop.objective.batch
 
     def seen(*given: Any) -> Any:
@@ -85,7 +85,7 @@ def test_stopped_within_or_between_stages_it_goes_on_to_the_same_numbers_to_the_
     whole = train(cell, tmp_path / "whole")
     calls = itertools.count()
     with pytest.raises(StoppedError):
-        training.train(cell, Terms("test", tmp_path / "stopped"), lambda: next(calls) > stop)
+        training.train(cell, CellTerms("test", tmp_path / "stopped"), lambda: next(calls) > stop)
     resumed = train(cell, tmp_path / "stopped")
     for key in ("scores", "stages", "checkpoint", "tokens_seen", "best_step", "items"):
         assert resumed[key] == whole[key], key
@@ -112,7 +112,7 @@ def test_a_cell_is_made_for_its_longest_stage_and_counts_the_tokens_of_all() -> 
 )
 def test_stages_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        make(find_suite("zh-mlm"), Choice(encodings=["rope"], changes={**STAGED, **changes}))
+        make(find_suite("zh-mlm"), Selection(encodings=["rope"], changes={**STAGED, **changes}))
 
 
 def test_only_masked_language_modelling_has_stages() -> None:

@@ -23,16 +23,16 @@ from posenc.common.seeds import derive
 from posenc.config.task import task_at
 from posenc.objectives.causal_lm import CausalLM
 from posenc.plan.cell import Cell
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.records.store import Store
 from posenc.training import cell as training
 from posenc.training import graphs
 from posenc.training.batches import DEPTH, Ahead, Loss, Made
+from posenc.training.cell_terms import CellTerms
 from posenc.training.group import Group
 from posenc.training.loop import Loop
 from posenc.training.optimiser import make_optimiser, rate
 from posenc.training.step import Step
-from posenc.training.terms import Terms
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SLOW = pytest.mark.slow
@@ -53,11 +53,11 @@ CASES: list[Any] = [
 
 
 def loop_of(task: str, folder: Path, encoding: str = "rope", **changes: Any) -> Loop:
-    return Loop(cell_of(task, encoding, **changes), Terms("test", folder), lambda: False)
+    return Loop(cell_of(task, encoding, **changes), CellTerms("test", folder), lambda: False)
 
 
 def cell_of(task: str, encoding: str, **changes: Any) -> Cell:
-    choice = Choice(scale="smoke", encodings=[encoding], seeds=[0], changes={**TINY, **changes})
+    choice = Selection(scale="smoke", encodings=[encoding], seeds=[0], changes={**TINY, **changes})
     return make(find_suite(task), choice).cells[-1]
 
 
@@ -117,7 +117,7 @@ def test_a_diverged_cell_names_its_first_bad_step_however_seldom_losses_are_read
         calls[0] = 0
         monkeypatch.setattr(CausalLM, "loss", lambda self, *given, fails=fails: bad(fails, self, *given))
         cell = cell_of("enwik8", "rope", **{"training.log_every": 50})
-        record = training.train(cell, Terms("test", tmp_path / str(fails)))
+        record = training.train(cell, CellTerms("test", tmp_path / str(fails)))
         assert record is not None and record["reason"] == "diverged: the loss is nan at step 4"
         last = Store(tmp_path / str(fails)).curve(cell.id)[-1]
         assert (last["step"], last["loss"], last["tokens"]) == (4, None, 4 * 4 * cell.settings.length)

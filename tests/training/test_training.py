@@ -17,13 +17,13 @@ from posenc.backbone.transformer import is_positional
 from posenc.config.task import TrainingConfig
 from posenc.objectives.causal_lm import CausalLM
 from posenc.plan.cell import Cell
-from posenc.plan.plan import Choice, find_suite, make
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.records.store import Record, Store
 from posenc.training import cell as training
 from posenc.training import checkpoint
+from posenc.training.cell_terms import CellTerms, StoppedError
 from posenc.training.loop import Loop
 from posenc.training.optimiser import rate
-from posenc.training.terms import StoppedError, Terms
 
 SLOW = pytest.mark.slow
 TINY = {
@@ -35,15 +35,15 @@ TINY = {
 def cells(*encodings: str, **changes: Any) -> list[Cell]:
     chosen = {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}}
     chosen.setdefault("backbone.attention", "softmax")
-    return make(find_suite("enwik8"), Choice(encodings=encodings, lengths=[16], seeds=[0], changes=chosen)).cells
+    return make(find_suite("enwik8"), Selection(encodings=encodings, lengths=[16], seeds=[0], changes=chosen)).cells
 
 
 def loop(cell: Cell, folder: Path) -> Loop:
-    return Loop(cell, Terms("test", folder), lambda: False)
+    return Loop(cell, CellTerms("test", folder), lambda: False)
 
 
 def train(cell: Cell, folder: Path) -> dict[str, Any]:
-    record = training.train(cell, Terms("test", folder))
+    record = training.train(cell, CellTerms("test", folder))
     assert record is not None
     return record
 
@@ -74,7 +74,7 @@ def test_a_stopped_cell_goes_on_to_the_same_numbers_to_the_bit(tmp_path: Path, a
     whole = train(cell, tmp_path / "whole")
     store, calls = Store(tmp_path / "stopped"), itertools.count()
     with pytest.raises(StoppedError):
-        training.train(cell, Terms("test", store.folder), lambda: next(calls) >= stop)
+        training.train(cell, CellTerms("test", store.folder), lambda: next(calls) >= stop)
     assert store.read_record(cell.id) is None
     folder = store.cell_folder(cell.id)
     with (folder / "curve.jsonl").open("a") as file:  # steps that a killed process made after its checkpoint
@@ -91,7 +91,7 @@ def stopped_at(cell: Cell, folder: Path, *steps: int) -> Path:
     for step in steps:
         calls = itertools.count()
         with pytest.raises(StoppedError):
-            training.train(cell, Terms("test", folder), lambda calls=calls, step=step: next(calls) > step)
+            training.train(cell, CellTerms("test", folder), lambda calls=calls, step=step: next(calls) > step)
     return Store(folder).cell_folder(cell.id) / "checkpoint.pt"
 
 
@@ -215,7 +215,9 @@ def test_rotations_train_in_bfloat16_by_every_backend(tmp_path: Path, encoding: 
 
 def test_another_seed_gives_other_numbers(tmp_path: Path) -> None:
     one = cells("rope")[0]
-    other = make(find_suite("enwik8"), Choice(encodings=["rope"], lengths=[16], seeds=[1], changes={**TINY})).cells[0]
+    other = make(find_suite("enwik8"), Selection(encodings=["rope"], lengths=[16], seeds=[1], changes={**TINY})).cells[
+        0
+    ]
     assert train(one, tmp_path)["checkpoint"] != train(other, tmp_path)["checkpoint"]
 
 

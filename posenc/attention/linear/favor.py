@@ -36,7 +36,7 @@ from torch import Tensor
 from posenc.api.context import Context
 from posenc.api.encoding import Encoding
 from posenc.api.precision import without_autocast
-from posenc.attention.kernel import Kernel, LayerCache, Memory
+from posenc.attention.interface import Kernel, LayerCache, Memory
 from posenc.attention.linear import states
 from posenc.attention.linear.division import divide
 from posenc.attention.linear.scales import HIDDEN, LARGEST, Rows, power_of_two, runs_of

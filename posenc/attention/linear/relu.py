@@ -8,7 +8,7 @@ from torch import Tensor
 from posenc.api.context import Context
 from posenc.api.encoding import Encoding
 from posenc.api.precision import without_autocast
-from posenc.attention.kernel import LayerCache
+from posenc.attention.interface import LayerCache
 from posenc.attention.linear import states
 from posenc.attention.linear.favor import Favor
 from posenc.attention.linear.scales import HIDDEN

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from posenc.attention.kernel import LayerCache
+from posenc.attention.interface import LayerCache
 from posenc.attention.linear.before import Between, states_before
 from posenc.attention.linear.scales import Rows, Scales, State, chunks, power_of_two
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from posenc.api.context import Context
 from posenc.api.encoding import Encoding
 from posenc.api.precision import without_autocast
-from posenc.attention.kernel import LayerCache
+from posenc.attention.interface import LayerCache
 from posenc.attention.linear.division import divide
 from posenc.attention.linear.favor import Favor, key_features, query_features
 from posenc.attention.linear.scales import Rows, State, delayed, moved, power_of_two

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from posenc.api.context import Context
 from posenc.api.encoding import Encoding
-from posenc.attention.kernel import LayerCache
+from posenc.attention.interface import LayerCache
 from posenc.attention.linear.favor import Favor
 
 

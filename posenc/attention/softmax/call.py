@@ -8,7 +8,7 @@ from torch import Tensor
 
 from posenc.api.context import Context
 from posenc.api.encoding import Encoding
-from posenc.attention.kernel import Memory
+from posenc.attention.interface import Memory
 from posenc.attention.softmax.biases import score_table
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from posenc.api.blame import said
 from posenc.api.context import Context
 from posenc.api.encoding import Encoding
-from posenc.attention.kernel import Kernel, LayerCache, Memory
+from posenc.attention.interface import Kernel, LayerCache, Memory
 from posenc.attention.softmax import blocks, reference, sdpa, xformers
 from posenc.attention.softmax.call import Call, Needs
 from posenc.common.errors import NotPossibleError, PosencError, UnknownNameError

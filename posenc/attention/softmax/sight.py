@@ -19,7 +19,7 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from posenc.api.context import Context
 from posenc.api.rows import filled
-from posenc.attention.kernel import Memory
+from posenc.attention.interface import Memory
 
 BLOCK = 128
 """Queries, and keys, of a block: FlexAttention's own default, which its kernels' blocks must divide."""

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from posenc.common.errors import ConfigError, UnknownNameError
-from posenc.training.terms import CHECKPOINT_SECONDS
+from posenc.training.cell_terms import CHECKPOINT_SECONDS
 
 RERUN = ("missing", "failed", "stale", "all")
 ENGINES = ("local", "ray")

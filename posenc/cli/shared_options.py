@@ -51,7 +51,7 @@ def attentions(ctx: click.Context, parameter: click.Parameter, value: str) -> li
 
 def seeds(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
     """`0-4` or `0,2,5-9`."""
-    from posenc.plan.asked import seeds_of
+    from posenc.plan.selection import seeds_of
 
     try:
         return None if value is None else seeds_of(value)
@@ -91,7 +91,7 @@ def choice_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*arguments: Any, **given: Any) -> None:
         from posenc.common.toml import parse_value
-        from posenc.plan.asked import RUNTIME, choose
+        from posenc.plan.selection import RUNTIME, choose
 
         changes = {}
         for change in given.pop("changes"):
@@ -112,7 +112,7 @@ def seconds_of(ctx: click.Context, parameter: click.Parameter, value: str | None
     """`90`, `90s`, `30m` or `2h` in seconds."""
     if value is None:
         return None
-    from posenc.running.means import seconds
+    from posenc.running.run_options import seconds
 
     try:
         return seconds(value)
@@ -142,7 +142,7 @@ def means_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*arguments: Any, **given: Any) -> None:
-        from posenc.running.means import Means
+        from posenc.running.run_options import Means
 
         keys = ("jobs", "rerun", "engine", "address", "time_limit", "checkpoint_seconds", "keep")
         command(*arguments, means=Means(**{key: given.pop(key) for key in keys}), **given)

@@ -31,7 +31,7 @@ LONGEST = 2**24
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """What a command line changes of a suite; None leaves it as it is.
 
     Attributes:
@@ -68,7 +68,7 @@ def choose(
     data: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
     **runtime: Any,
-) -> Choice:
+) -> Selection:
     """A choice as options give it; `runtime` has the keys of RUNTIME, None where an option is not given.
 
     Raises:
@@ -82,7 +82,7 @@ def choose(
             raise ConfigError(f"--seeds {seed}: must have at most 64 bits")
     own = {f"runtime.{key}": runtime[key] for key in RUNTIME if runtime.get(key) is not None}
     options = {key: f"--{key.removeprefix('runtime.')}" for key in own if key not in (changes or {})}
-    return Choice(scale, tasks, encodings, lengths, seeds, own | dict(changes or {}), data_folder(data), options)
+    return Selection(scale, tasks, encodings, lengths, seeds, own | dict(changes or {}), data_folder(data), options)
 
 
 def seeds_of(text: str) -> list[int]:
@@ -213,7 +213,7 @@ def _relocated(suite: Suite, folder: Path) -> Suite:
     return replace(suite, baseline=at(suite.baseline), claim=at(suite.claim), grid=grids)
 
 
-def scale_wanted(suite: Suite, choice: Choice) -> str:
+def scale_wanted(suite: Suite, choice: Selection) -> str:
     """The scale that is chosen."""
     scale = choice.scale or suite.scale
     if scale not in SCALES:
@@ -221,7 +221,7 @@ def scale_wanted(suite: Suite, choice: Choice) -> str:
     return scale
 
 
-def tasks_wanted(suite: Suite, choice: Choice) -> list[str]:
+def tasks_wanted(suite: Suite, choice: Selection) -> list[str]:
     """The suite's tasks that run, as it names them; `--tasks` may name one that has a path by that or by its name.
 
     Raises:
@@ -243,7 +243,7 @@ def tasks_wanted(suite: Suite, choice: Choice) -> list[str]:
     return chosen or named
 
 
-def encodings_wanted(grid: Grid, choice: Choice, scale: str) -> list[str]:
+def encodings_wanted(grid: Grid, choice: Selection, scale: str) -> list[str]:
     """The encodings of a grid that are chosen, at a scale."""
     encodings = list(choice.encodings or grid.encodings_at.get(scale, grid.encodings))  # type: ignore[call-overload]
     if encodings == ["all"]:
@@ -251,7 +251,7 @@ def encodings_wanted(grid: Grid, choice: Choice, scale: str) -> list[str]:
     return encodings
 
 
-def require_known(suite: Suite, choice: Choice) -> None:
+def require_known(suite: Suite, choice: Selection) -> None:
     """Refuse names that nothing has, before what a plan needs is loaded: of the scale, of tasks, of encodings.
 
     Raises:

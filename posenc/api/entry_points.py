@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from posenc.api import sources
+from posenc.api import source_code
 from posenc.common.errors import PluginError, UnknownNameError
 
 
@@ -121,7 +121,7 @@ def imported(entry: Entry, kind: str, module: Callable[[], Any] | None = None) -
         PluginError: it cannot be imported; the package and the cause are named.
     """
     try:
-        with sources.quiet_output():
+        with source_code.quiet_output():
             place, _, attribute = entry.target.rpartition(":") if module else entry.target.partition(":")
             whole = module() if module else importlib.import_module(place)
             return functools.reduce(getattr, attribute.split("."), whole)
@@ -190,4 +190,4 @@ class Registry:
         """
         if name in self.built_in or name not in self.entries():
             return {}
-        return {name: sources.digest_of_package(self.entry(name).target.partition(":")[0]) or "unknown"}
+        return {name: source_code.digest_of_package(self.entry(name).target.partition(":")[0]) or "unknown"}

@@ -33,7 +33,7 @@ class StoppedError(Exception):
 
 
 @dataclass(frozen=True)
-class Terms:
+class CellTerms:
     """What the cells of a run share and what changes none of their numbers.
 
     Attributes:
