@@ -29,8 +29,8 @@ class DataConfig:
         held_out: of the training rows, the share on which choices are made where the test's labels are hidden (GLUE).
         released: the hub's repository of a released tokeniser, used in place of one trained here. revision: of it.
         files: of the sources that need no code (posenc.data.own_files): by split ("train", "validation", "test"; or
-            "all", cut by `splits`) a path or several, of a parallel text one of each side. What begins with ./ or ../ starts
-            where the task's TOML lies, any other relative path at --data DIR.
+            "all", cut by `splits`) a path or several, of a parallel text one of each side. What begins with ./ or
+            ../ starts where the task's TOML lies, any other relative path at --data DIR.
         format: of a table: tsv (never quoted), csv or jsonl; by default as its files' names end.
         header: whether a table's first line has its columns' names.
         columns: of a table, by the objective's names for them: a name, or a number counted from 1.
