@@ -85,7 +85,7 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)]+)\)", text):
         if target.startswith("https://"):
-            assert re.match(r"https://(github\.com|arxiv\.org|pypi\.org)/", target), target
+            assert re.match(r"https://(github\.com|arxiv\.org|pypi\.org|www\.jmlr\.org)/", target), target
             continue
         name, _, anchor = target.partition("#")
         other = ROOT / "docs" / (name or page)

@@ -26,7 +26,7 @@ SAME = 1e-10
 """Float64 outputs, of a size near 1, that differ by no more than this are the same but for rounding."""
 LENGTH = 24
 """Tokens of a short row, of which each can be tried."""
-MULTIPLES = (1, 1.5, 2, 4, 8, 16)
+MULTIPLES = (1, 1.5, 2, 4, 8, 12.5, 16)
 """Of the trained length, at which suites score."""
 DISTANT = (601, 1031)
 """Tokens: lengths of no round number, since where a plug-in's own code branches cannot be known."""

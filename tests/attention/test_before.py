@@ -30,7 +30,7 @@ def drawn(seed: int, logs: bool, dtype: torch.dtype = torch.float64) -> tuple[to
 @pytest.mark.parametrize("logs", [False, True])
 def test_states_at_once_are_the_loops(logs: bool, fresh_seed: int) -> None:
     added, between = drawn(fresh_seed, logs)
-    exact = one_by_one(added, between.factors)
+    exact = one_by_one(added, between.factors())
     torch.testing.assert_close(at_once(added, between), exact, atol=1e-12, rtol=1e-12)
     narrow = at_once(*drawn(fresh_seed, logs, torch.float32)).double()
     assert ((narrow - exact).norm() / exact.norm()).item() < 1e-6

@@ -126,14 +126,14 @@ def test_kernel_options_are_tried_in_order_and_told(monkeypatch: pytest.MonkeyPa
 def test_past_the_limit_of_compilations_flex_is_an_error_not_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a compiler that makes nothing: what counts is what happens once too many kinds of calls were asked for."""
     torch._dynamo.reset()
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
     whole = torch.compile(lambda x: x + 1, backend="eager", fullgraph=True, dynamic=False)
     monkeypatch.setattr(flex, "_compiled", lambda: lambda q, *rest, **more: whole(q))
     monkeypatch.setattr(flex, "options_for", lambda *given: {})
     heads = [torch.zeros(1, 1, n, 16, device="meta") for n in (4, 5)]
-    flex._call(heads[0], heads[0], heads[0], None, None, 1.0)
-    with pytest.raises(NotPossibleError, match=r"flex.* over 64 kinds of calls"):
-        flex._call(heads[1], heads[1], heads[1], None, None, 1.0)
+    with torch._dynamo.config.patch(recompile_limit=1):  # which monkeypatch would leave without the name
+        flex._call(heads[0], heads[0], heads[0], None, None, 1.0)
+        with pytest.raises(NotPossibleError, match=r"flex.* over 64 kinds of calls"):
+            flex._call(heads[1], heads[1], heads[1], None, None, 1.0)
     torch._dynamo.reset()
 
 

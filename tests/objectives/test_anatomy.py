@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from made import pages, simple_store, visible
@@ -14,6 +15,7 @@ from posenc import trained
 from posenc.common.errors import ConfigError
 from posenc.config.task import task_at
 from posenc.objectives.measuring import ANATOMY, BY_HEAD
+from posenc.objectives.windows import separate
 from posenc.plan.cell import Cell
 from posenc.plan.plan import Plan, Selection, find_suite, make
 from posenc.properties.anatomy import look
@@ -96,7 +98,10 @@ def test_a_trained_models_very_weights_are_measured(ran: tuple[Store, Plan, dict
     items = store.read_items(measured)
     made = trained.load(store.folder, measured["id"])
     assert repr(made) and made.settings.objective == "anatomy"
-    windows = torch.cat(list(_objective(measured).windows("test", 16)))[:, :-1]
+    objective = _objective(measured)
+    (side_by_side,) = separate(objective.targets_of("test"), 16)
+    batches = side_by_side.batches(objective.splits["test"], objective.evaluation.batch_tokens)
+    windows = torch.from_numpy(np.concatenate(list(batches)))[:, :-1]
     mine = look(parent.model, windows)
     torch.testing.assert_close(torch.from_numpy(items["anatomy/16/mean_distance"]), mine.mean_distance.float())
     before = store.read_items(records["anatomy/softmax/alibi/L16/start=scratch/s0"])

@@ -10,7 +10,6 @@ is 0, what it multiplies is finite, and adding 0 changes no bit; no factor is a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -31,7 +30,6 @@ class Between:
     logs: Tensor | None = None
     rates: Tensor | None = None
 
-    @cached_property
     def factors(self) -> Tensor:
         """(B,H,N,1 or M,1)."""
         found = power_of_two(self.exponents, self.dtype)[..., None, None]
@@ -45,7 +43,7 @@ def states_before(added: Tensor, between: Between, start: Tensor | None = None) 
     # A factor for each row of the state would make a matrix for each: there the loop stays.
     if _in_parallel(added.device) and start is None and between.rates is None:
         return at_once(added, between)
-    return one_by_one(added, between.factors, start)
+    return one_by_one(added, between.factors(), start)
 
 
 def _in_parallel(device: torch.device) -> bool:

@@ -139,7 +139,7 @@ def causal(
         both = both + _read(query, states, turned) * to_row
         if state is not None:
             parts = zip(states, steps, added, strict=False)
-            sum_after = (x[:, :, 0] * y.factors[:, :, 0] + z[:, :, 0] for x, y, z in parts)
+            sum_after = (x[:, :, 0] * y.factors()[:, :, 0] + z[:, :, 0] for x, y, z in parts)
             after = State(tuple(sum_after), scales.last[..., -1])
     return Found(both.flatten(2, 3)[:, :, :length], scales.rows.flatten(2)[:, :, :length], after)
 
