@@ -8,7 +8,7 @@ from posenc.bench.timing import Interval, in_turns, synchroniser
 from posenc.objectives import factory
 from posenc.plan.plan import make
 from posenc.plan.selection import Selection, find_suite
-from posenc.training.runtime import make_model
+from posenc.training.runtime import make_model, without_subnormals
 
 TASK = "enwik8"
 
@@ -46,7 +46,8 @@ def measure(rounds: int, device: str) -> Pipeline:
         objective.loss(model, on_device).backward()
 
     runs = {"batch": lambda: objective.batch(0, 1, rows), "train": train}
-    timed = in_turns(runs, {"batch": "batch", "train": "batch"}, rounds, synchroniser(device))
+    with without_subnormals():  # as in training
+        timed = in_turns(runs, {"batch": "batch", "train": "batch"}, rounds, synchroniser(device))
     tokens = objective.seen(batch)
     ready, trained = (tokens / timed[name].seconds.median for name in ("batch", "train"))
     ratio = timed["train"].ratio

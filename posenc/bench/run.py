@@ -28,7 +28,7 @@ from posenc.common.errors import ConfigError, NotPossibleError, PluginError, Pos
 from posenc.common.memory import keep_freed_memory
 from posenc.common.terminal import fitted
 from posenc.records import provenance
-from posenc.training.runtime import require_device
+from posenc.training.runtime import require_device, without_subnormals
 
 ATTENTIONS = ("softmax", "performer")
 DTYPES = ("float32", "bfloat16")
@@ -160,7 +160,8 @@ def _times(ready: Mapping[str, _Ready], shape: Shape, options: Options) -> dict[
     suffix = "" if shape.causal else "/both ways"
     bases = {key: f"posenc/{one.subject.attention}/none{suffix}" for key, one in runs.items()}
     beside = {key: base if base in runs else key for key, base in bases.items()}
-    timed = in_turns(runs, beside, options.rounds, synchroniser(options.device)) if runs else {}
+    with without_subnormals():  # as in training
+        timed = in_turns(runs, beside, options.rounds, synchroniser(options.device)) if runs else {}
     return {
         key: one if bases[key] in runs and runs[bases[key]].work else replace(one, ratio=None)
         for key, one in timed.items()

@@ -25,6 +25,7 @@ from posenc.training import checkpoint, kept
 from posenc.training.cell_terms import CellTerms, StoppedError, TimedOutError
 from posenc.training.group import Group
 from posenc.training.loop import Loop
+from posenc.training.runtime import without_subnormals
 
 
 def train(
@@ -63,8 +64,9 @@ def _train(cell: Cell, terms: CellTerms, stopped: Callable[[], bool], group: Gro
     try:
         record["hardware"] = provenance.hardware(device)
         registry.require_unchanged(cell.config["encoding"])
-        loop = Loop(cell, terms, stopped, group)
-        loop.run()
+        with without_subnormals():
+            loop = Loop(cell, terms, stopped, group)
+            loop.run()
         if not group.first:
             return None
         record |= _finished(cell, loop, device)

@@ -24,6 +24,7 @@ from posenc.training import checkpoint
 from posenc.training.cell_terms import CellTerms, StoppedError
 from posenc.training.loop import Loop
 from posenc.training.optimiser import rate
+from posenc.training.runtime import without_subnormals
 
 SLOW = pytest.mark.slow
 TINY = {
@@ -347,3 +348,22 @@ def test_weight_decay_falls_on_the_backbones_matrices_alone(tmp_path: Path) -> N
     assert all(
         n.endswith("weight") and "norm" not in n and "embedding" not in n and "encoding" not in n for n in decayed
     )
+
+
+def test_subnormals_count_as_nothing_in_a_cell_and_as_before_after_it(tmp_path: Path, monkeypatch: Any) -> None:
+    smallest = torch.full((16,), 1e-39)
+
+    def halved() -> bool:
+        return bool((smallest * 0.5 == 0).all())
+
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot leave them out")
+    torch.set_flush_denormal(False)
+    seen, step = [], Loop.step
+    monkeypatch.setattr(Loop, "step", lambda self, number: (seen.append(halved()), step(self, number))[1])
+    (cell,) = cells("alibi", training__steps=2)
+    assert train(cell, tmp_path)["status"] == "done"
+    assert seen == [True, True] and not halved()
+    with pytest.raises(RuntimeError), without_subnormals():
+        raise RuntimeError
+    assert not halved()
