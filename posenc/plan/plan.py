@@ -44,6 +44,11 @@ LATER: dict[str, Any] = {
     "evaluation.stride": 0,
 }
 """Keys that came after the first results, with their defaults: they are part of a cell's identity where they differ."""
+IN_FIRST_DEFINITIONS = (
+    "backbone.convolution", "data.files", "data.format", "data.header", "data.columns", "data.labels",
+    "evaluation.min_tokens",
+)  # fmt: skip
+"""Those of LATER that suites' definitions have had from the first on, whatever their values."""
 TOKENS = ("tokeniser", "released", "revision")
 """Keys of data that say what a token is: a cell starts from weights that were trained on the same tokens."""
 HANDED_ON = ("backbone.", "runtime.", *(f"data.{key}" for key in TOKENS))
@@ -152,23 +157,17 @@ def _definition(suite: Suite, choice: Selection) -> str:
     # Of people and clocks, or where it is written: no cell hangs on them.
     apart = ("title", "description", "time_limit", "claims", "ledger")
     written = {key: value for key, value in asdict(suite).items() if key not in apart}
-    for grid in written["grid"]:
+    for grid in written["grid"]:  # keys that came after the first definitions count where something stands there
         for key in ("encodings_at", "lengths_at"):
-            _drop(grid, key, {})
+            if not grid[key]:
+                del grid[key]
     if isinstance(suite, SuiteOfClaims):
         written["ledger"] = [claim.decides() for claim in suite.ledger]
     tasks = {}
     for name in {task for _, grid in suite.placed(suite.scale) for task in grid.tasks}:
-        task = plain(task_at(name, suite.scale, {}))
-        _drop(task["evaluation"], "stride", 0)
+        task = without_defaults(plain(task_at(name, suite.scale, {})), IN_FIRST_DEFINITIONS)
         tasks[name] = {key: task[key] for key in task if key not in ("title", "card")}
     return digest([written, tasks, dict(choice.changes)])
-
-
-def _drop(table: dict[str, Any], key: str, default: Any) -> None:
-    """Leave out a key that came later, where it is at its default: results from before it are of the same suite."""
-    if table[key] == default:
-        del table[key]
 
 
 Changes = dict[str, tuple[Any, str]]
@@ -333,13 +332,13 @@ class _Family:
         return self._add(parent, self._parent(parent, (*descendants, start)) if task.start != SCRATCH else None)
 
 
-def without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without the keys of LATER that are at their defaults."""
+def without_defaults(config: Mapping[str, Any], but: Sequence[str] = ()) -> dict[str, Any]:
+    """A configuration, or a task, without the keys of LATER that are at their defaults; those of `but` stay."""
     result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
     for key, default in LATER.items():
         *table, name = key.split(".")
         place = result[table[0]] if table else result
-        if place[name] == default:
+        if key not in but and name in place and place[name] == default:
             del place[name]
     return result
 

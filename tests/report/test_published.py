@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from posenc.plan.plan import Selection, find_suite, make
 from posenc.records.store import Store
 from posenc.report import write_report
 
@@ -32,3 +33,7 @@ def test_the_tables_are_made_again_from_the_records(name: str, tmp_path: Path) -
         pd.testing.assert_frame_equal(ours, theirs, rtol=1e-9)  # sums differ in the last bits between processors
     planned = {(cell["config"]["encoding"]["name"], cell["config"]["seed"]) for cell in store.read_manifest()["cells"]}
     assert {(one["config"]["encoding"]["name"], one["config"]["seed"]) for one in store.records()} == planned
+    # More seeds of it join these, and a run of fewer encodings forgets none: it is still the same suite.
+    assert (
+        make(find_suite(name), Selection(), need_data=False).definition == store.read_manifest()["suite"]["definition"]
+    )
