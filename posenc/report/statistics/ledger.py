@@ -31,7 +31,7 @@ FIELDS = (
     *("metric", "split", "metric_title", "better", "task", "trained", "evaluated", "evaluated_theirs"),
     *("n", "n_theirs", "mean", "mean_theirs", "pairs", "seeds", "differences", "difference", "difference_sd"),
     *("difference_low", "difference_high", "p", "p_flips", "p_skewed", "p_holm", "level", "looks", "lacking"),
-    *("at_floor", "smallest", "verdict", "why"),
+    *("to_come", "at_floor", "smallest", "verdict", "why"),
 )  # fmt: skip
 
 PLACE = ("task", "attention", "variant", "length", "encoding", "split", "metric", "evaluated")
@@ -44,8 +44,8 @@ def ledger(
     """A row for each comparison, and one for each claim that is not tested at this scale.
 
     published: as the manifest has them. mean, mean_theirs: over the seeds of each arm. difference: over the `pairs`.
-    level: at which p was held, after Holm and looks. smallest: the difference that so many seeds would find in four
-    runs of five at that level, if it spreads as observed.
+    to_come: seeds of either arm that have not run yet. level: at which p was held, after Holm and looks. smallest: the
+    difference that so many seeds would find in four runs of five at that level, if it spreads as observed.
 
     Args:
         scores: of `tables.scores_frame`. summary: of `floors.mark`.
@@ -71,7 +71,7 @@ def judged(rows: pd.DataFrame, looks: int) -> pd.DataFrame:
     """Rows of comparisons with what holds of them together: p_holm, level, verdict, why."""
     result = rows.assign(looks=looks)
     tested = result["verdict"] != NOT_AT_SCALE
-    ready = tested & (result["pairs"] >= SEEDS_FOR_A_CLAIM) & result["p"].notna()
+    ready = tested & (result["pairs"] >= SEEDS_FOR_A_CLAIM) & result["p"].notna() & (result["to_come"] == 0)
     family = [float(p) if now else 1.0 for p, now in zip(result["p"], ready, strict=True)]
     members = [index for index, now in zip(result.index, tested, strict=True) if now]
     adjusted = holm([family[list(result.index).index(index)] for index in members])
@@ -96,25 +96,27 @@ def judged(rows: pd.DataFrame, looks: int) -> pd.DataFrame:
 
 
 def _verdict(row: Mapping[str, Any]) -> tuple[str, str]:
-    """One of VERDICTS, and why, where it is none of the first two."""
+    """One of VERDICTS, by what `claims.verdict` says of the row; and why, where it is none of the first two."""
     if row["verdict"] == NOT_AT_SCALE:
         return NOT_AT_SCALE, str(row["why"])
-    if isinstance(row["at_floor"], str) and row["at_floor"]:
-        return NOT_AT_SCALE, row["at_floor"]
+    found = claims.verdict({**row, "named": True})
+    if row["to_come"] and found not in ("at the floor", "seeds missing"):
+        # Whoever stops where the first of the planned seeds please has more chances than the level allows for.
+        planned = max(SEEDS_FOR_A_CLAIM, int(row["pairs"] + row["to_come"]))
+        return NOT_YET, f"{int(row['pairs'])} of {planned} seeds"
+    if found in ("better", "worse"):
+        same = abs(row["difference"]) < row["margin"]
+        return (HOLDS if (same if row["holds"] == "same" else found == row["holds"]) else OPPOSITE), ""
+    if found == "at the floor":
+        return NOT_AT_SCALE, str(row["at_floor"])
     if row["lacking"]:
         return CANNOT_TELL, f"seeds are missing: {row['lacking']}"
-    if row["pairs"] < SEEDS_FOR_A_CLAIM:
+    if found in ("too few seeds", "no comparison"):
         return NOT_YET, f"{int(row['pairs'])} of {SEEDS_FOR_A_CLAIM} seeds"
-    if not is_number(row["p"]):
+    if found == "no spread, no test":
         return CANNOT_TELL, "the differences are the same in every seed: without a spread there is no test"
-    if row["p_holm"] >= LEVEL:
-        return CANNOT_TELL, ""
-    if against := claims.disagrees(row):
-        return CANNOT_TELL, f"the paired t-test finds it, but not {against}"
-    if row["holds"] == "same":
-        return (HOLDS, "") if abs(row["difference"]) < row["margin"] else (OPPOSITE, "")
-    ahead = (row["difference"] < 0) == (row["better"] == "lower")
-    return (HOLDS, "") if ahead == (row["holds"] == "better") else (OPPOSITE, "")
+    against = claims.disagrees(row) if found == "tests disagree" else ""
+    return CANNOT_TELL, f"the paired t-test finds it, but not {against}" if against else ""
 
 
 def paired(mine: Sequence[float], theirs: Sequence[float], margin: float = 0.0) -> dict[str, float]:
@@ -242,6 +244,7 @@ def _compared(one: Mapping[str, Any], arms: _Arms) -> dict[str, Any]:
         "difference_high": found.high,
         **tested,
         "lacking": _lacking(one, mine, theirs),
+        "to_come": len({seed for arm in (mine, theirs) for seed, _, cause in arm["gone"] if cause == NOT_RUN_YET}),
         "at_floor": _at_floor(arms, mine, theirs),
     }
 
