@@ -265,7 +265,13 @@ def check(
 @click.option(
     "--size", type=click.Choice(SIZES), default="small", show_default=True, help="bert-base: an encoder, for a GPU."
 )
-@click.option("--compile", type=click.Choice(COMPILE), default="none", show_default=True, help="Of posenc's steps.")
+@click.option(
+    "--compile",
+    type=click.Choice(COMPILE),
+    default="none",
+    show_default=True,
+    help="Of posenc's steps, which have no optimiser here; cudagraphs: Inductor, each pass a graph.",
+)
 @click.option("--compile-limit", type=float, default=120, show_default=True, help="Seconds for each subject; 0: any.")
 @click.option("--rounds", type=int, default=20, show_default=True, help="How often each subject is timed.")
 @click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="Where it is timed.")

@@ -9,7 +9,7 @@ import torch
 from posenc.api.objective import Scored
 from posenc.backbone.transformer import Transformer
 from posenc.objectives.masked_lm import MaskedLM
-from posenc.objectives.measuring import ANATOMY, Measuring, anatomy, joined
+from posenc.objectives.measuring import ANATOMY, Measuring, anatomy
 
 
 class OfMaskedLM(Measuring, MaskedLM):
@@ -23,5 +23,5 @@ class OfMaskedLM(Measuring, MaskedLM):
         self.tests = [("anatomy", length) for _, length in self.tests]
 
     def score(self, model: Transformer, split: str, length: int) -> Scored:
-        shown, hidden, true = joined(self.windows("test", length))
+        shown, hidden, true = (torch.cat(parts) for parts in zip(*self.windows("test", length), strict=True))
         return anatomy(model, shown, torch.where(hidden, true, -1))

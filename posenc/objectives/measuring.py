@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from posenc.api.metric import Metric
@@ -89,8 +88,3 @@ def _curves(model: Transformer, found: Anatomy, length: int) -> tuple[dict[str, 
 
 def _losses(changes: Sensitivity) -> dict[str, Any]:
     return {} if changes.loss is None else {"loss": changes.loss, "rise_of_loss": changes.rise}
-
-
-def joined(batches: Any) -> list[Tensor]:
-    """Batches of tensors, each tensor joined along its rows."""
-    return [torch.cat(parts) for parts in zip(*batches, strict=True)]

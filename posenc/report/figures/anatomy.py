@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -137,16 +137,13 @@ def by_layer(found: Anatomies, styles: dict[str, Look]) -> list[Picture]:
         names = _named(heads, styles)
         dots = _intervals(heads, ["encoding", "label", "state", "metric", "layer", "rank"])
         layers = int(heads["layer"].max())
-        with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
-            figure, grid = _rows_of(list(DOTS), names, heads, height=0.22 * (1 + layers / 2))
-            for axes, (metric, title) in zip(grid, DOTS.items(), strict=True):
-                axes.set_title(title, fontsize=SMALL)
-                for row in dots[dots["metric"] == metric].itertuples():
-                    # Of each encoding a lane a layer, the first at the top.
-                    lane = names.index(row.encoding) + 0.7 * ((row.layer - 0.5) / layers - 0.5)
-                    _dot(axes, lane, row, styles[row.encoding].colour)
-                _from_nought(axes, dots[dots["metric"] == metric])
-            svg = svg_of(figure)
+
+        def draw(axes: Axes, row: Any, names: list[str] = names, layers: int = layers) -> None:
+            # Of each encoding a lane a layer, the first at the top.
+            lane = names.index(row.encoding) + 0.7 * ((row.layer - 0.5) / layers - 0.5)
+            _dot(axes, lane, row, styles[row.encoding].colour)
+
+        svg = _lanes(DOTS, names, heads, dots, 0.22 * (1 + layers / 2), draw)
         notes = (
             "A dot a head, in a lane a layer, the first layer on top. Grey rings: before training; in colour: after."
             " Heads are ranked within their layer in each seed; mean over seeds with its interval, cut at the edge.",
@@ -169,19 +166,16 @@ def bars(scores: pd.DataFrame, styles: dict[str, Look]) -> list[Picture]:
         place = dict(zip(GROUP, values, strict=True))
         names = _named(group, styles)
         means = _intervals(group, ["encoding", "label", "state", "metric"])
-        with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
-            figure, grid = _rows_of(list(BARS), names, group, height=0.22)
-            for axes, (metric, title) in zip(grid, BARS.items(), strict=True):
-                axes.set_title(title, fontsize=SMALL)
-                for row in means[means["metric"] == metric].itertuples():
-                    colour, lane = styles[row.encoding].colour, names.index(row.encoding)
-                    if row.state == AFTER:
-                        axes.barh(lane, row.mean, 0.62, color=colour, alpha=0.8, zorder=2)
-                        _whisker(axes, lane, row, INK)
-                    else:
-                        _dot(axes, lane, row, colour)
-                _from_nought(axes, means[means["metric"] == metric])
-            svg = svg_of(figure)
+
+        def draw(axes: Axes, row: Any, names: list[str] = names) -> None:
+            colour, lane = styles[row.encoding].colour, names.index(row.encoding)
+            if row.state == AFTER:
+                axes.barh(lane, row.mean, 0.62, color=colour, alpha=0.8, zorder=2)
+                _whisker(axes, lane, row, INK)
+            else:
+                _dot(axes, lane, row, colour)
+
+        svg = _lanes(BARS, names, group, means, 0.22, draw)
         notes = (
             "Above: the divergence of predictions, in nats a token, when the tokens before them change places. Below:"
             " what the encoding adds or changes, over what was there without it. Bars: after training; grey rings:"
@@ -191,6 +185,22 @@ def bars(scores: pd.DataFrame, styles: dict[str, Look]) -> list[Picture]:
         title = f"Order of the context, and what the encoding adds: {group_title(place)}"
         pictures.append(_picture("anatomy-bars", place, title, alt, notes, svg, means))
     return pictures
+
+
+def _lanes(
+    titles: Mapping[str, str], names: list[str], frame: pd.DataFrame, values: pd.DataFrame, height: float,
+    draw: Callable[[Axes, Any], None],
+) -> str:  # fmt: skip
+    """SVG of a panel for each metric, an encoding a row of it: `draw` is given each of the metric's values."""
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure, grid = _rows_of(list(titles), names, frame, height=height)
+        for axes, (metric, title) in zip(grid, titles.items(), strict=True):
+            mine = values[values["metric"] == metric]
+            axes.set_title(title, fontsize=SMALL)
+            for row in mine.itertuples():
+                draw(axes, row)
+            _from_nought(axes, mine)
+        return svg_of(figure)
 
 
 def gallery(found: Anatomies, styles: dict[str, Look]) -> list[Picture]:
