@@ -63,7 +63,7 @@ def oracles(session: nox.Session) -> None:
 def gpu(session: nox.Session) -> None:
     """A GPU against the CPU in float64, real steps and the table of speed, in build/gpu.json; then its tests.
 
-    The first part ends after 4.5 minutes. `-- --json FILE --minutes N`, and what else `python -m posenc.bench.gpu` takes.
+    The first part ends after 4.5 minutes. `-- --json FILE --minutes N`, and what else that program takes.
     """
     install(session, "test", extras="[peers]")
     Path("build").mkdir(exist_ok=True)

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from posenc.api.autocast import without_autocast
 from posenc.api.encoding import Context, Encoding
-from posenc.api.precision import without_autocast
 from posenc.api.stack import Stack
 from posenc.api.starts import uniform_
 from posenc.encodings.axial_rope import unturned

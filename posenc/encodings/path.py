@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from posenc.api.autocast import without_autocast
 from posenc.api.encoding import Context, Encoding
-from posenc.api.precision import without_autocast
 from posenc.api.rows import convolved
 from posenc.api.stack import Stack
 from posenc.api.starts import uniform_, xavier_uniform_

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from posenc.api.autocast import without_autocast
 from posenc.api.encoding import Context, Encoding
-from posenc.api.precision import without_autocast
 from posenc.attention.linear.favor import Favor
 from posenc.attention.softmax.kernel import Softmax
 from posenc.attention.softmax.reference import scores_of

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from posenc.api.precision import without_autocast
+from posenc.api.autocast import without_autocast
 from posenc.backbone.transformer import Transformer
 from posenc.common.errors import ConfigError
 from posenc.common.seeds import derive

@@ -1,7 +1,8 @@
 """Where and how precisely a cell computes: device, threads, repeatable results, autocast; its model as it starts.
 
-What else a GPU run needs: `posenc.backbone.compilation` (Inductor, CUDA graphs) and `posenc.attention.softmax.kernel`
-(which backend). What a task may ask for stands in `RuntimeConfig` of `posenc.config.task`.
+What else a GPU run needs: `posenc.training.graphs` (a whole step as one CUDA graph), `posenc.backbone.compilation`
+(Inductor) and `posenc.attention.softmax.kernel` (which backend). What a task may ask for stands in `RuntimeConfig` of
+`posenc.config.task`.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ import math
 import torch
 from torch import Tensor
 
+from posenc.api.autocast import without_autocast
 from posenc.api.context import Context
 from posenc.api.encoding import Encoding
-from posenc.api.precision import without_autocast
 from posenc.attention.interface import LayerCache
 from posenc.attention.linear.before import Between, states_before
 from posenc.attention.linear.division import divide

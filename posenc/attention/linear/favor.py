@@ -33,9 +33,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posenc.api.autocast import without_autocast
 from posenc.api.context import Context
 from posenc.api.encoding import Encoding
-from posenc.api.precision import without_autocast
 from posenc.attention.interface import Kernel, LayerCache, Memory
 from posenc.attention.linear import states
 from posenc.attention.linear.division import divide

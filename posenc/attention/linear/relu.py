@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from posenc.api.autocast import without_autocast
 from posenc.api.context import Context
 from posenc.api.encoding import Encoding
-from posenc.api.precision import without_autocast
 from posenc.attention.interface import LayerCache
 from posenc.attention.linear import states
 from posenc.attention.linear.favor import Favor

@@ -12,9 +12,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from posenc.api.autocast import without_autocast
 from posenc.api.context import Context
 from posenc.api.encoding import Encoding
-from posenc.api.precision import without_autocast
 from posenc.attention.interface import LayerCache
 from posenc.attention.linear.division import divide
 from posenc.attention.linear.favor import Favor, key_features, query_features

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from posenc.api.precision import without_autocast
+from posenc.api.autocast import without_autocast
 from posenc.attention.softmax.biases import distance_line, hidden_pairs
 from posenc.attention.softmax.call import Call, Needs
 from posenc.common.errors import NotPossibleError

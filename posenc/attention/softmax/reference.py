@@ -9,7 +9,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor, nn
 
-from posenc.api.precision import without_autocast
+from posenc.api.autocast import without_autocast
 from posenc.attention.softmax.biases import bare_biases
 from posenc.attention.softmax.call import Call, Needs
 
