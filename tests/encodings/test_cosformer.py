@@ -55,6 +55,21 @@ def test_it_is_its_quadratic_form(causal: bool, length: int) -> None:
     torch.testing.assert_close(attended(encoding, x), twin(encoding, x, 64), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_row_without_a_positive_channel_in_common_takes_nothing(causal: bool) -> None:
+    encoding, x = made("cosformer", 2, 8, stack={"causal": causal}), drawn(9)
+    x[0, ..., 0, :] = -x[1, ..., 0, :].abs()  # nothing at all of the first query is left by the rectifier
+    x[0, ..., 1, :], x[1, ..., 1, :] = x[1, ..., 0, :].sign(), -x[1, ..., 0, :].sign()  # nothing of itself alone
+    kernel = FORMS["relu"](causal=causal, width=8, features=32, chunk=8)
+    context = context_of(encoding, 9)
+    found = kernel.attend(*x, encoding, context)
+    torch.testing.assert_close(found, twin(encoding, x, 64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(kernel.plain(*x, encoding, context), found, atol=1e-12, rtol=0)
+    shares = kernel.shares(*x[:2], encoding, context)
+    assert not found[..., 0, :].any() and not shares[..., 0, :].any()
+    torch.testing.assert_close(shares[..., 1:, :].sum(-1), torch.ones(2, 2, 8).double(), atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize("norm", [30, 120])
 def test_long_vectors_lose_nothing_in_float32(norm: float) -> None:
     encoding, x = made("cosformer", 2, 8), drawn(60, norm)

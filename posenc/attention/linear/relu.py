@@ -39,6 +39,16 @@ class Relu(Favor):
         query, key = _rectified(queries, keys, encoding, context)
         return self.hidden(query @ key.transpose(-1, -2), context)
 
+    def plain(
+        self, queries: Tensor, keys: Tensor, values: Tensor, encoding: Encoding, context: Context
+    ) -> Tensor:  # fmt: skip
+        return self.shares(queries, keys, encoding, context) @ values
+
+    def shares(self, queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> Tensor:
+        """As Favor has them; all 0 where no channel of a row's query and of any key it sees is positive in both."""
+        weights = self.weights(queries, keys, encoding, context)
+        return weights / weights.sum(-1, keepdim=True).clamp_min(LEAST)
+
 
 def _rectified(queries: Tensor, keys: Tensor, encoding: Encoding, context: Context) -> list[Tensor]:
     """Rectified, and all channels times all of the position's: (B,H,L,K E) and (B,H,S,K E)."""
