@@ -134,6 +134,10 @@ def means_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--address", help="Of a Ray cluster; without it, RAY_ADDRESS or a Ray of this machine alone."),
         click.option("--time-limit", callback=seconds_of, help="What a cell may take: 90s, 30m, 2h."),
         click.option(
+            "--stop-after", callback=seconds_of,
+            help="What the whole run may take; then it stops as by Ctrl-C, and the same command goes on.",
+        ),
+        click.option(
             "--checkpoint-every", "checkpoint_seconds", callback=seconds_of, default="60s", show_default=True,
             help="Time of training between two checkpoints.",
         ),
@@ -144,7 +148,7 @@ def means_options(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*arguments: Any, **given: Any) -> None:
         from posenc.running.run_options import Means
 
-        keys = ("jobs", "rerun", "engine", "address", "time_limit", "checkpoint_seconds", "keep")
+        keys = ("jobs", "rerun", "engine", "address", "time_limit", "stop_after", "checkpoint_seconds", "keep")
         command(*arguments, means=Means(**{key: given.pop(key) for key in keys}), **given)
 
     for option in reversed(options):

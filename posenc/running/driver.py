@@ -54,7 +54,7 @@ class Outcome:
 
     @property
     def exit_status(self) -> int:
-        """0 all done, 3 some cells failed, 130 stopped."""
+        """0 all done, 3 some cells failed, 130 stopped, by Ctrl-C or by its time."""
         return 130 if self.stopped else 3 if self.failed else 0
 
 
@@ -172,6 +172,7 @@ def run(
             "posenc.run starts worker processes of its own, and was called inside one of a pool (or of a script that"
             " does not guard what it starts by `if __name__ == '__main__':`): call it from the main process"
         )
+    begun = time.monotonic()
     choice, means, say = choice or Selection(), means or Means(), _harmless(say)
     plan = planning.make(find_suite(suite), choice)
     _require_workers_know(plan)
@@ -180,6 +181,7 @@ def run(
         ray_engine.address_of(means.address)
     store = Store(Path(results) / plan.suite.name)
     asked = command or f"posenc.run({suite!r})"
+    stop_at = None if means.stop_after is None else begun + means.stop_after
     limit = plan.suite.time_limit or None if means.time_limit is None else means.time_limit
     terms = CellTerms(
         suite=plan.suite.name,
@@ -207,7 +209,7 @@ def run(
         mirror = Mirror(store, default_uri(store.folder.parent), say)
         report = store.folder / "report"
         try:
-            outcome.stopped = not _run_cells(plan, cells, terms, means, places, mirror)
+            outcome.stopped = not _run_cells(plan, cells, terms, means, places, mirror, stop_at)
         finally:
             if not means.keep:
                 _drop_weights(plan, cells, store)
@@ -256,8 +258,9 @@ def _require_workers_know(plan: Plan) -> None:
 
 
 def _run_cells(
-    plan: Plan, cells: list[Cell], terms: CellTerms, means: Means, places: list[str | None], mirror: Mirror
-) -> bool:
+    plan: Plan, cells: list[Cell], terms: CellTerms, means: Means, places: list[str | None], mirror: Mirror,
+    stop_at: float | None,
+) -> bool:  # fmt: skip
     """Run cells with their progress shown and mirrored. Returns False where it was stopped."""
     store, statuses = Store(terms.store), {}
     with Progress(store, [cell.manifest() for cell in plan.cells], at_once=max(1, len(places))) as progress:
@@ -296,7 +299,7 @@ def _run_cells(
             said=progress.say,
         )
         schedule = Schedule(possible, statuses)
-        return not possible or _engine(plan, schedule, terms, events, means, places).run()
+        return not possible or _engine(plan, schedule, terms, events, means, places, stop_at).run()
 
 
 def _ended(progress: Progress, cell: Cell, record: Record) -> None:
@@ -306,14 +309,15 @@ def _ended(progress: Progress, cell: Cell, record: Record) -> None:
 
 
 def _engine(
-    plan: Plan, schedule: Schedule, terms: CellTerms, events: Events, means: Means, places: list[str | None]
-) -> Engine:
+    plan: Plan, schedule: Schedule, terms: CellTerms, events: Events, means: Means, places: list[str | None],
+    stop_at: float | None,
+) -> Engine:  # fmt: skip
     if means.engine == "local":
-        return LocalEngine(schedule, terms, events, places)
+        return LocalEngine(schedule, terms, events, places, stop_at)
     runtimes = [cell.settings.runtime for cell in plan.cells]
     cores = max(runtime.threads * runtime.processes for runtime in runtimes)
     gpus = max(runtime.processes if runtime.device == "cuda" else 0 for runtime in runtimes)
-    return ray_engine.RayEngine(schedule, terms, events, means.address, means.jobs, cores, gpus)
+    return ray_engine.RayEngine(schedule, terms, events, means.address, means.jobs, cores, gpus, stop_at)
 
 
 def _drop_weights(plan: Plan, ran: list[Cell], store: Store) -> None:

@@ -46,23 +46,33 @@ class Events:
 
 
 class Engine:
-    """What every engine does when a cell ends, its worker dies, or its time is over."""
+    """What every engine does when a cell ends, its worker dies, or its time is over.
 
-    def __init__(self, schedule: Schedule, terms: CellTerms, events: Events) -> None:
-        self.schedule, self.terms, self.events = schedule, terms, events
+    Args:
+        stop_at: when the run stops, as `monotonic` tells the time; None for never.
+    """
+
+    def __init__(self, schedule: Schedule, terms: CellTerms, events: Events, stop_at: float | None = None) -> None:
+        self.schedule, self.terms, self.events, self.stop_at = schedule, terms, events, stop_at
         self.store = Store(terms.store)
         self.failure: StorageError | ClusterError | None = None
 
     def run(self) -> bool:
         """Run every cell; each leaves a record. Returns False where it was stopped before the end.
 
-        Ctrl-C lets running cells finish their current step and no more; a second one kills them at once.
+        Ctrl-C, and the time at which it stops, let running cells finish their current step and no more; a second Ctrl-C
+        kills them at once.
 
         Raises:
             StorageError: a disk takes no more writes; what had ended is kept, the rest goes on from checkpoints.
             ClusterError: the cluster lost a node, as for the cells.
         """
         raise NotImplementedError
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time has come at which the run stops."""
+        return self.stop_at is not None and monotonic() > self.stop_at
 
     def ended(self, cell: Cell) -> None:
         """A cell has its record: it is shown, and whatever waited for it can start, or never can."""
@@ -194,8 +204,11 @@ class LocalEngine(Engine):
         slots: for each worker the GPUs it may use, as in CUDA_VISIBLE_DEVICES; None for all.
     """
 
-    def __init__(self, schedule: Schedule, terms: CellTerms, events: Events, slots: Sequence[str | None]) -> None:
-        super().__init__(schedule, terms, events)
+    def __init__(
+        self, schedule: Schedule, terms: CellTerms, events: Events, slots: Sequence[str | None],
+        stop_at: float | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(schedule, terms, events, stop_at)
         self.context = multiprocessing.get_context("spawn")
         self.stop = self.context.Event()
         self.slots = slots
@@ -212,6 +225,8 @@ class LocalEngine(Engine):
                     )
                     if len(pressed) > 1:
                         break
+                    if self.is_over:
+                        self.stop.set()
                     for index, worker in enumerate(self.workers):
                         if worker and worker.cell:
                             self._look(index, worker, worker.pipe in ready or worker.process.sentinel in ready)
@@ -220,7 +235,7 @@ class LocalEngine(Engine):
                 self._end()
         if self.failure:
             raise self.failure
-        return not pressed
+        return not pressed and not self.schedule.unfinished
 
     def _give(self) -> list[_Worker]:
         """Give every idle slot a cell that can start. Returns the workers that hold one."""

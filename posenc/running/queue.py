@@ -23,6 +23,7 @@ class Schedule:
         self._waiting = list(cells)
         self._status = dict(ended)
         self._tries: Counter[str] = Counter()
+        self._left = {cell.id for cell in cells}
 
     def take(self) -> Cell | None:
         """The next cell that can start now, None where none can."""
@@ -42,6 +43,12 @@ class Schedule:
     def end(self, cell: Cell, status: str) -> None:
         """A cell has its record."""
         self._status[cell.id] = status
+        self._left.discard(cell.id)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a cell has no record yet."""
+        return bool(self._left)
 
     def barred(self) -> list[Cell]:
         """Take out the cells that can never start, since their parent ended otherwise than well."""

@@ -74,8 +74,9 @@ class RayEngine(Engine):
         jobs: int | None,
         cores: int,
         gpus: int,
+        stop_at: float | None = None,
     ) -> None:
-        super().__init__(schedule, terms, events)
+        super().__init__(schedule, terms, events, stop_at)
         self.jobs, self.cores, self.gpus = jobs, cores, gpus
         self.ray = _connect(address)
         # max_calls: a fresh process for each cell. max_retries: who is tried again is decided here.
@@ -97,6 +98,8 @@ class RayEngine(Engine):
                     if lost := self._lost(self.node):  # nothing that was started through it will ever answer
                         self._give_up(lost)
                         break
+                    if self.is_over and not self.stopping:
+                        self._stop()
                     for reference in ready:
                         self._look(reference)
                     self._kill_overdue()
@@ -108,7 +111,7 @@ class RayEngine(Engine):
             self.ray.shutdown()
         if self.failure:
             raise self.failure
-        return not pressed
+        return not pressed and not self.schedule.unfinished
 
     def room(self) -> int:
         """How many cells the cluster, as it is now, takes at once."""

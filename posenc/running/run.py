@@ -41,6 +41,7 @@ def run(
     engine: str = "local",
     address: str | None = None,
     time_limit: Seconds = None,
+    stop_after: Seconds = None,
     checkpoint_every: Seconds = None,
     keep: bool = False,
     results: str | Path = "results",
@@ -59,7 +60,8 @@ def run(
         set: any other key of the task: {"training.steps": 200, "backbone.layers": 2}.
         jobs: cells at once. engine, address: local worker processes, or a Ray cluster.
         rerun: which finished cells run again: missing (none), failed, stale or all.
-        time_limit, checkpoint_every: in seconds, or as "30m".
+        time_limit: what a cell may take; stop_after: what the whole run may take; checkpoint_every: all in seconds, or
+            as "30m".
         keep: keep every cell's trained weights, for `posenc.load`.
         results: the folder that results go to. say: where lines for people go.
 
@@ -98,6 +100,7 @@ def run(
         engine=engine,
         address=address,
         time_limit=_seconds("time_limit", time_limit),
+        stop_after=_seconds("stop_after", stop_after),
         checkpoint_seconds=CHECKPOINT_SECONDS if every is None else every,
         keep=bool(keep),
     )

@@ -21,6 +21,7 @@ class Means:
         rerun: which finished cells run again: missing (none), failed, stale, all.
         engine: local or ray. address: of the Ray cluster.
         time_limit: seconds that a cell may take; None for what the suite says.
+        stop_after: seconds from its start after which the run stops, as by Ctrl-C; None for never.
         checkpoint_seconds: of training, between two checkpoints.
         keep: keep the trained weights of every cell.
     """
@@ -30,6 +31,7 @@ class Means:
     engine: str = "local"
     address: str | None = None
     time_limit: float | None = None
+    stop_after: float | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     keep: bool = False
 

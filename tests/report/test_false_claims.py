@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from made import cell, record
 from numpy.typing import NDArray
@@ -60,10 +61,8 @@ def verdicts(scores: list[tuple[NDArray[Any], NDArray[Any]]], asked: list[int]) 
     suite = {"name": "x", "baseline": "sinusoidal", "claim": "rope"}
     manifest = {"suite": suite, "cells": cells, "asked": [{"seeds": list(range(count))} for count in asked]}
     rows = described(scores_frame(records, manifest), manifest)
-    found = {}
-    for number, own in rows.groupby("task", sort=False):
-        (row,) = (row for row in judged(own, manifest).to_dict("records") if row["named"])
-        found[int(number)] = claims.verdict(row)
+    families = pd.concat([judged(own, manifest) for _, own in rows.groupby("task", sort=False)])
+    found = {int(row["task"]): claims.verdict(row) for row in families[families["named"]].to_dict("records")}
     return [found[number] for number in range(len(scores))]
 
 

@@ -176,8 +176,9 @@ def described(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
     order = _first_seen([coordinates(cell["config"])["encoding"] for cell in manifest["cells"]])
     rows: list[dict[str, Any]] = []
     for place, column in whole.groupby(COLUMN, dropna=False, sort=False):
-        scores = {name: _by_seed(group) for name, group in column.groupby("encoding", sort=False)}
-        for name, group in sorted(column.groupby("encoding", sort=False), key=lambda pair: order.get(pair[0], 0)):
+        groups = sorted(column.groupby("encoding", sort=False), key=lambda pair: order.get(pair[0], 0))
+        scores = {name: _by_seed(group) for name, group in groups}
+        for name, group in groups:
             rows.append(
                 {
                     **dict(zip(COLUMN, place, strict=True)),
@@ -224,13 +225,15 @@ def _by_seed(group: pd.DataFrame) -> dict[Any, float]:
 
 
 def _mean(group: pd.DataFrame, scores: dict[Any, float]) -> dict[str, Any]:
-    result = interval(list(scores.values()))
-    missing = group[~group["seed"].isin(list(scores))]
-    whys = "; ".join(
-        f"{plural(len(cells), 'seed')}: {why}" if scores or missing["why"].nunique() > 1 else str(why)
-        for why, cells in missing.groupby("why", sort=False)
-    )
-    notes = [f"{len(scores)} of {plural(len(group), 'seed')} ({whys})"] if scores and len(missing) else []
+    result, whys, notes = interval(list(scores.values())), "", list[str]()
+    if len(scores) < len(group):
+        missing = group[~group["seed"].isin(list(scores))]
+        whys = "; ".join(
+            f"{plural(len(cells), 'seed')}: {why}" if scores or missing["why"].nunique() > 1 else str(why)
+            for why, cells in missing.groupby("why", sort=False)
+        )
+        if scores and len(missing):
+            notes.append(f"{len(scores)} of {plural(len(group), 'seed')} ({whys})")
     if len(scores) == 1:
         notes.append("one seed: no interval")
     return {
