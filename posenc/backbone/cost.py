@@ -18,26 +18,28 @@ from posenc.backbone.uncompiled import uncompiled
 from posenc.common.errors import FaultyPluginError, PosencError
 
 
-def _model(backbone: BackboneConfig, encoding: str, max_length: int) -> Transformer:
+def _model(backbone: BackboneConfig, encoding: str, max_length: int, axes: int = 1) -> Transformer:
     """The model without memory, which counts work and never does it."""
     with uncompiled(), torch.device("meta"), naming(encoding):
-        return Transformer(backbone, encoding, max_length, backend="reference").eval()
+        return Transformer(backbone, encoding, max_length, backend="reference", axes=axes).eval()
 
 
 @lru_cache(maxsize=256)
-def parameters(backbone: BackboneConfig, encoding: str, max_length: int) -> dict[str, int]:
+def parameters(backbone: BackboneConfig, encoding: str, max_length: int, axes: int = 1) -> dict[str, int]:
     """How many parameters in all ("total"), and how many of them the encoding's ("positional").
 
     Raises:
         NotPossibleError: the encoding cannot serve this backbone.
     """
-    return _model(backbone, encoding, max_length).count_parameters()
+    return _model(backbone, encoding, max_length, axes).count_parameters()
 
 
-def count(backbone: BackboneConfig, encoding: str, length: int, max_length: int) -> tuple[dict[str, int], float]:
+def count(
+    backbone: BackboneConfig, encoding: str, length: int, max_length: int, axes: int = 1
+) -> tuple[dict[str, int], float]:
     """Parameters (total, positional) of a model for lengths up to `max_length`, and forward FLOPs a token of a whole
     row of `length`, its output layer reading every place: what `forward` counts, of one row. An encoder-decoder's
-    tokens are those of both sides.
+    tokens are those of both sides. axes: coordinates of a position.
 
     Raises:
         NotPossibleError: the encoding cannot serve this backbone.
@@ -45,8 +47,8 @@ def count(backbone: BackboneConfig, encoding: str, length: int, max_length: int)
     stacks = 2 if backbone.form == "encoder-decoder" else 1
     widths = torch.full((1, stacks), length)
     read = torch.tensor([1.0 if backbone.outputs else float(length)])
-    flops = forward(backbone, encoding, max_length, torch.ones(1, dtype=torch.long), widths, read)
-    return parameters(backbone, encoding, max_length), float(flops[0]) / (stacks * length)
+    flops = forward(backbone, encoding, max_length, torch.ones(1, dtype=torch.long), widths, read, axes=axes)
+    return parameters(backbone, encoding, max_length, axes), float(flops[0]) / (stacks * length)
 
 
 def forward(
@@ -57,6 +59,7 @@ def forward(
     widths: torch.Tensor,
     read: torch.Tensor,
     packed: bool = False,
+    axes: int = 1,
 ) -> torch.Tensor:
     """FLOPs (P,) float64 of forward passes: of matrix products and attention, as torch.utils.flop_counter counts them
     (a multiply-add is two); element-wise work is not counted. Training takes about three times the forward pass.
@@ -69,6 +72,7 @@ def forward(
         rows: (P,) int64 of a pass. widths: (P,stacks) int64 of its rows, encoder first, padding included.
         read: (P,) hidden states that the output layer reads.
         packed: rows hold several examples, which a Performer keeps apart by other sums.
+        axes: coordinates of a position.
 
     Raises:
         NotPossibleError: the encoding cannot serve this backbone. FaultyPluginError: one of its hooks fails.
@@ -76,7 +80,7 @@ def forward(
     samples, batch = _samples(backbone, widths), int(rows.median())
     chosen = tuple(tuple(int(width) for width in sample) for sample in samples)
     apart = packed and backbone.attention == "performer"
-    counted, of_head = _counted(backbone, encoding, max_length, batch, chosen, apart)
+    counted, of_head = _counted(backbone, encoding, max_length, batch, chosen, apart, axes)
     terms = _terms(backbone, samples)
     scale = terms.abs().amax(dim=0).clamp_min(1)
     each_row = torch.tensor(counted, dtype=torch.float64) / batch
@@ -119,17 +123,17 @@ def _terms(backbone: BackboneConfig, widths: torch.Tensor) -> torch.Tensor:
 @lru_cache(maxsize=256)
 def _counted(
     backbone: BackboneConfig, encoding: str, max_length: int, rows: int, widths: tuple[tuple[int, ...], ...],
-    packed: bool,
+    packed: bool, axes: int,
 ) -> tuple[list[int], int]:  # fmt: skip
     """FLOPs of a pass of `rows` through the stacks for each of some widths, and of the output layer for each hidden
     state that it reads.
     """
-    model, found = _model(backbone, encoding, max_length), []
+    model, found = _model(backbone, encoding, max_length, axes), []
     for sizes in widths:
         tokens = [torch.zeros(rows, width, dtype=torch.long, device="meta") for width in sizes]
         try:
             with FlopCounterMode(display=False) as counter:
-                _pass(model, tokens, packed)
+                _pass(model, tokens, packed, axes)
         except PosencError:
             raise
         except Exception as error:  # a plug-in's hook, most likely one that reads a tensor's values
@@ -137,7 +141,7 @@ def _counted(
             hint = ": its hooks may not read values out of tensors" if reads else ""
             raise FaultyPluginError(
                 f"encoding {encoding!r} cannot be counted on tensors without memory"
-                f" ({blamed(error) or _shape_at_fault(model, tokens) or said(error)}){hint}"
+                f" ({blamed(error) or _shape_at_fault(model, tokens, axes) or said(error)}){hint}"
             ) from error
         found.append(counter.get_total_flops())
     with uncompiled(), FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -146,22 +150,23 @@ def _counted(
     return found, counter.get_total_flops()
 
 
-def _pass(model: Transformer, tokens: Sequence[torch.Tensor], packed: bool = False) -> torch.Tensor:
+def _pass(model: Transformer, tokens: Sequence[torch.Tensor], packed: bool = False, axes: int = 1) -> torch.Tensor:
     """The hidden states of the last stack; packed: rows say that they hold several examples."""
     segments = [part if packed else None for part in tokens]
     with uncompiled(), torch.device("meta"), torch.no_grad():
-        hidden = model.hidden(tokens[0], segments=segments[0])
+        places = torch.zeros(1, tokens[0].shape[1], axes, dtype=torch.long) if axes > 1 else None
+        hidden = model.hidden(tokens[0], segments=segments[0], coordinates=places)
         if model.config.form != "encoder-decoder":
             return hidden
         return model.decode(tokens[1], hidden, segments=segments[1], memory_segments=segments[0])
 
 
-def _shape_at_fault(model: Transformer, tokens: Sequence[torch.Tensor]) -> str | None:
+def _shape_at_fault(model: Transformer, tokens: Sequence[torch.Tensor], axes: int) -> str | None:
     """Which hook gave what attention could do nothing with: it is asked again, each hook's answer looked at."""
     for part in model.encodings():
         guard(part)
     try:
-        _pass(model, tokens)
+        _pass(model, tokens, axes=axes)
     except HookError as error:
         return str(error)
     except Exception:
@@ -180,19 +185,19 @@ def shapes(backbone: BackboneConfig, encoding: str, max_length: int) -> dict[str
 @lru_cache(maxsize=256)
 def backend_taken(
     backbone: BackboneConfig, encoding: str, max_length: int, asked: str, device: str, training: bool = True,
-    precision: str = "float32", length: int | None = None,
+    precision: str = "float32", length: int | None = None, axes: int = 1,
 ) -> str:  # fmt: skip
     """Which attention backend runs, of every stack: "favor" for a Performer; `training` where gradients are wanted.
 
     Where its kernel takes biases in `precision` alone, and that is lower than float32, it says so. Of rows of
-    `length`, trained at, where it is given, and of `max_length`.
+    `length`, trained at, where it is given, and of `max_length`. axes: coordinates of a position.
 
     Raises:
         NotPossibleError: the encoding, or the backend asked for, cannot serve this backbone, or cannot run here.
     """
     with naming(encoding):
         with uncompiled(), torch.device("meta"):
-            model = Transformer(backbone, encoding, max_length, backend=asked)
+            model = Transformer(backbone, encoding, max_length, backend=asked, axes=axes)
         for part in model.encodings():
             part.require_length(max_length)
         if backbone.attention == "performer":

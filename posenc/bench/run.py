@@ -227,7 +227,7 @@ def _flops(subject: Subject, shape: Shape, kind: str) -> float | None:
     if subject.name != "posenc" or not subject.build:
         return None
     backbone = shape.backbone(subject.attention, subject.causal)
-    _, forward = cost.count(backbone, subject.encoding, shape.length, shape.length)
+    _, forward = cost.count(backbone, subject.encoding, shape.length, shape.length, subject.axes)
     return forward * shape.rows * shape.length * (3 if kind == "step" else 1)
 
 

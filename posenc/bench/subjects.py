@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from posenc.backbone.config import BackboneConfig
 from posenc.backbone.cost import backend_taken
 from posenc.backbone.transformer import Transformer
 from posenc.bench.bare import BareDecoder
 from posenc.bench.peers import PEERS
 from posenc.bench.shape import Shape
 from posenc.common.errors import NotPossibleError, PluginError
+from posenc.properties.subject import axes_of, grid, side_of
 
 PASSES = ("forward", "step")
 """`step` is forward and backward; no optimiser."""
@@ -26,6 +29,7 @@ class Subject:
     Attributes:
         name: posenc, bare decoder, or a library. backend: of attention, as far as it is posenc's to say.
         reason: why it is not timed, where it is not: "not installed", or what is not possible.
+        axes: coordinates of a position that it reads: of more than one, its tokens stand on a grid.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Subject:
     backend: str | None
     build: Callable[[Shape], nn.Module] | None = field(repr=False)
     reason: str | None = None
+    axes: int = 1
 
     @property
     def is_peer(self) -> bool:
@@ -50,17 +55,33 @@ class Subject:
         return self.name if self.causal or "encoder" in self.name else f"{self.name}, both ways"
 
 
+class OnGrid(Transformer):
+    """A model whose tokens stand in reading order on a square, or a cube, that just holds a row."""
+
+    def __init__(self, config: BackboneConfig, encoding: str, length: int, backend: str, axes: int) -> None:
+        super().__init__(config, encoding, length, backend, axes)
+        self.register_buffer("places", grid(length, axes, side_of(length, axes))[None], persistent=False)
+
+    def hidden(self, tokens: Tensor, **given: Any) -> Tensor:
+        return super().hidden(tokens, **{"coordinates": self.get_buffer("places"), **given})
+
+    def forward(self, tokens: Tensor) -> Tensor:  # type: ignore[override]
+        return self.logits(self.hidden(tokens))
+
+
 def _own(encoding: str, attention: str, causal: bool, backend: str, device: str, shape: Shape, kind: str) -> Subject:
     config = shape.backbone(attention, causal)
     try:
-        taken = backend_taken(config, encoding, shape.length, backend, device, kind == "step")
+        axes = axes_of(encoding, shape.length)
+        taken = backend_taken(config, encoding, shape.length, backend, device, kind == "step", axes=axes)
     except (NotPossibleError, PluginError) as error:
         return Subject("posenc", encoding, attention, causal, backend, None, str(error))
 
     def build(shape: Shape) -> nn.Module:
-        return Transformer(shape.backbone(attention, causal), encoding, shape.length, backend).initialise(0)
+        shared = (shape.backbone(attention, causal), encoding, shape.length, backend)
+        return (Transformer(*shared) if axes == 1 else OnGrid(*shared, axes)).initialise(0)
 
-    return Subject("posenc", encoding, attention, causal, taken, build)
+    return Subject("posenc", encoding, attention, causal, taken, build, axes=axes)
 
 
 def _bare(shape: Shape) -> nn.Module:

@@ -18,7 +18,9 @@ ABOUT = (
 
 
 def costs() -> dict[str, str]:
-    """For each encoding, a training step of its softmax attention over that of `none`: median and 95 % interval.
+    """For each encoding, a training step of its attention over that of `none`: median and 95 % interval.
+
+    Of softmax attention; of a Performer, told so, where it serves that alone.
 
     What `posenc bench --json` measured and reports/bench.json keeps; empty where there is no such file.
 
@@ -29,11 +31,14 @@ def costs() -> dict[str, str]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         steps = [row for row in rows if row["pass"] == "step" and row["subject"] == "posenc"]
-        return {
-            row["encoding"]: f"{row['ratio_to_none']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+        found = {
+            (row["attention"], row["encoding"]): f"{row['ratio_to_none']:.2f}"
+            f" [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
             for row in steps
-            if row["attention"] == "softmax" and row["ratio_to_none"] is not None
+            if row["ratio_to_none"] is not None
         }
+        linear = {name: f"{told} (Performer)" for (attention, name), told in found.items() if attention == "performer"}
+        return linear | {name: told for (attention, name), told in found.items() if attention == "softmax"}
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError, KeyError) as error:

@@ -73,7 +73,7 @@ class Subject:
         if self.others and not (self.others[0] >= 2 and self.others[-1] <= AFFORDABLE):
             wrong = next(each for each in self.others if not 2 <= each <= AFFORDABLE)
             raise ConfigError(f"{wrong} tokens cannot be checked: from 2 to {AFFORDABLE:,} can")
-        self.axes, self.limit = _axes(encoding, self.trained), self.trained
+        self.axes, self.limit = axes_of(encoding, self.trained), self.trained
         self.served: dict[str, tuple[bool, str]] = {}
         self.refused: dict[str, str] = {}
         self.broken: dict[str, str] = {}
@@ -232,7 +232,7 @@ def config(causal: bool, kind: str, layers: int = 2, heads: int = 4) -> Backbone
     )  # fmt: skip
 
 
-def _axes(encoding: str, trained: int) -> int:
+def axes_of(encoding: str, trained: int) -> int:
     """How many coordinates of a position an encoding reads; 1 where it reads none, any number, or cannot be made."""
     with suppress(Exception):  # why it cannot be made is told where each of its stacks is made
         return registry.create(encoding, config(False, "softmax").stack(trained, causal=False)).axes or 1
