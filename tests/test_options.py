@@ -43,7 +43,7 @@ def test_a_choice_is_shown_in_help_and_its_default_is_one() -> None:
             if isinstance(option.type, click.Choice) and isinstance(option, click.Option):
                 found.append(f"{name} {option.name}")
                 assert option.default in (None, *option.type.choices) or not isinstance(option.default, str), name
-    assert len(found) == 4 + 6 + 6 + 5, found  # of plan, run, claim, bench
+    assert len(found) == 4 + 6 + 6 + 1 + 5, found  # of plan, run, claim, export, bench
     page = CliRunner().invoke(main, ["run", "--help"]).output
     assert "[missing|failed|stale|all]" in page and "[smoke|small|paper]" in page and "[local|ray]" in page
 

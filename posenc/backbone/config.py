@@ -24,6 +24,7 @@ class BackboneConfig:
         attention: softmax, or performer (FAVOR+) in self- and cross-attention.
         scale: of the scores of self-attention: 1 / sqrt of a head's width (sqrt), or 1 (none), as in T5 and in
             Kazemnejad et al. 2023; weights are drawn the same.
+        embedding_norm: a layer norm of the embeddings, behind what an encoding adds to them, as BERT has one.
         activation: of the feed-forward part.
         norm: layer norm before each part and once at the end (pre), or after each part (post, as in 2017).
         dropout: on embeddings and on what each part adds. attention_dropout: on attention weights.
@@ -48,6 +49,7 @@ class BackboneConfig:
     attention: Literal["softmax", "performer"] = "softmax"
     scale: Literal["sqrt", "none"] = "sqrt"
     norm: Literal["pre", "post"] = "pre"
+    embedding_norm: bool = False
     activation: Literal["relu", "gelu"] = "gelu"
     dropout: float = 0.0
     attention_dropout: float = 0.0

@@ -179,6 +179,7 @@ class EncodedStack(nn.Module):
         self.layers = nn.ModuleList(
             Layer(config, encoding.at(n), causal=causal, cross=cross, backend=backend) for n in range(config.layers)
         )
+        self.embedding_norm = nn.LayerNorm(config.width) if config.embedding_norm else nn.Identity()
         self.final_norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.generator: torch.Generator | None = None
@@ -236,7 +237,7 @@ class EncodedStack(nn.Module):
             if segments is not None and memory_segments is not None:
                 pair = (segments[:, context.offset :], memory_segments)
             source = Memory(memory, memory_mask, pair)
-        x = self.dropout(self.encoding.embed(x, context.query_positions, context))
+        x = self.dropout(self.embedding_norm(self.encoding.embed(x, context.query_positions, context)))
         for index, layer in enumerate(self.layers):
             encoding = self.encoding.at(index)
             context.layer, context.window = index, encoding.window(index)

@@ -223,6 +223,25 @@ def compare(first: str, second: str, results: Path, output: Path | None, as_json
         echo(path)
 
 
+@main.command()
+@click.argument("cell")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    type=click.Choice(("posenc", "transformers")),
+    default="posenc",
+    show_default=True,
+    help="Who reads it: posenc.load, or transformers' from_pretrained.",
+)
+@results_option
+def export(cell: str, folder: Path, to: str, results: Path) -> None:
+    """The kept model of CELL (a name or an id), with its card, into a new FOLDER that can be taken elsewhere."""
+    from posenc.trained import exported, load_of_any
+
+    exported.write(load_of_any(results, cell), folder, to)
+    echo(folder)
+
+
 def _require_folder(option: str, file: Path | None) -> None:
     """Before anything is measured that would then find no place."""
     if file is not None and not file.absolute().parent.is_dir():

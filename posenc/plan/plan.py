@@ -31,6 +31,7 @@ __all__ = ["Plan", "Selection", "find_suite", "make"]
 LATER: dict[str, Any] = {
     "backbone.convolution": 0,
     "backbone.scale": "sqrt",
+    "backbone.embedding_norm": False,
     "data.files": {},
     "data.format": "",
     "data.header": True,

@@ -10,7 +10,7 @@
         record.json         written last and atomically: that it exists means the cell ended
         checkpoint.pt       where an unfinished cell goes on, and the one before it; gone when it is done
         model.pt            the trained weights, as long as another cell waits for them (or --keep)
-        model.json, tokeniser.json   with --keep: all else that makes the model again
+        model.json, tokeniser.json   with --keep: all else that makes the model again; model.md, its card
       report/               made from the above
 
 Records are the truth; everything else can be made again from them.
@@ -308,6 +308,7 @@ class Store:
             KEPT,
             "tokeniser.json",
             "model.pt",
+            "model.md",
         )
         for name in ("record.json", *(made if restart else ())):
             (self.cell_folder(cell_id) / name).unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from posenc.api import registry
 from posenc.api.blame import blamed
 from posenc.attention.softmax import flex_options
 from posenc.common.errors import PosencError, StorageError
+from posenc.common.files import write_atomically
 from posenc.objectives.work import of_run
 from posenc.plan.cell import Cell
 from posenc.plan.plugin_code import code_of
@@ -21,7 +22,7 @@ from posenc.properties.facts import facts
 from posenc.records import provenance
 from posenc.records.record import MACHINE, SCHEMA, Record
 from posenc.records.store import Store
-from posenc.training import checkpoint, kept
+from posenc.training import card, checkpoint, kept
 from posenc.training.cell_terms import CellTerms, StoppedError, TimedOutError
 from posenc.training.group import Group
 from posenc.training.loop import Loop
@@ -94,6 +95,9 @@ def _train(cell: Cell, terms: CellTerms, stopped: Callable[[], bool], group: Gro
     if group.size > 1 and record["status"] == "failed" and store.read_record(cell.id) is not None:
         return record  # another process of the group failed first: its record has the cause, ours the consequence
     store.write_record(record)
+    if record["status"] == "done" and cell.id in terms.keep and terms.for_owner:
+        folder = store.cell_folder(cell.id)
+        write_atomically(folder / kept.CARD, card.written(kept.read(folder), record))
     if record["status"] == "done":
         checkpoint.remove(loop.path)  # only now: a process killed before it goes on from there
     return record

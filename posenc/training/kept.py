@@ -2,7 +2,8 @@
 
 cells/<id>/model.pt          the weights
            tokeniser.json    as the library `tokenizers` reads it; none where tokens are bytes
-           model.json        written last: configuration, digests of the above, versions; sealed with its own digest
+           model.json        configuration, digests of the above, versions; sealed with its own digest
+           model.md          the card, once there is a record
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from posenc.records.store import KEPT, Store
 from posenc.training import checkpoint
 
 SCHEMA = 1
+CARD = "model.md"
 ADVICE = "`posenc run SUITE --keep --rerun all` trains it again"
 
 

@@ -28,7 +28,7 @@ from torch.nn import functional
 from posenc.api import registry
 from posenc.backbone import cost
 from posenc.backbone.config import BackboneConfig
-from posenc.backbone.transformer import is_positional
+from posenc.backbone.transformer import Transformer, is_positional
 from posenc.common.errors import ConfigError, NotPossibleError
 from posenc.common.seeds import derive
 
@@ -336,3 +336,26 @@ def test_every_built_in_encodings_work_can_be_counted(name: str, attention: str)
         )
         if registry.create(name, config.stack(64, causal=form == "decoder")).why_not(attention) is None:
             assert cost.count(config, name, 8, 64)[1] > 0
+
+
+@pytest.mark.parametrize("form", ["encoder", "decoder"])
+def test_a_norm_of_the_embeddings_stands_behind_what_an_encoding_adds(form: str) -> None:
+    shape = {"layers": 1, "width": 16, "heads": 2, "feedforward": 16, "vocabulary": 20, "form": form, "norm": "post"}
+    plain, normed = (Transformer(BackboneConfig(**shape, embedding_norm=on), "learned", 8) for on in (False, True))
+    for model in (plain, normed):
+        model.initialise(3).double().eval()
+    weights = normed.state_dict()
+    assert {name: weights.pop(f"{form}.embedding_norm.{name}").tolist() for name in ("weight", "bias")} == {
+        "weight": [1.0] * 16, "bias": [0.0] * 16,
+    }  # fmt: skip
+    assert all(weights[name].equal(value) for name, value in plain.state_dict().items()), "drawn as without it"
+    tokens = torch.arange(8)[None] % 5
+    stack, (encoding,) = plain.get_submodule(form), plain.encodings()
+    entering = torch.nn.functional.layer_norm(plain.embed(tokens) + encoding.table * 4, (16,))
+    seen: list[torch.Tensor] = []
+    stack.layers[0].register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    normed.get_submodule(form).layers[0].register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    plain.hidden(tokens)
+    normed.hidden(tokens)
+    torch.testing.assert_close(seen[1], entering, atol=1e-12, rtol=0)
+    assert not torch.allclose(seen[0], seen[1])

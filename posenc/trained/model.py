@@ -6,7 +6,6 @@ model.score("What is scored depends on the objective.")
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,19 +18,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from posenc.api import registry
 from posenc.attention.softmax.reference import watched
 from posenc.backbone.decode import translate
 from posenc.backbone.transformer import Transformer
-from posenc.common.errors import ConfigError, NotPossibleError, PluginError, StoreError
+from posenc.common.errors import ConfigError, NotPossibleError, StoreError
 from posenc.config.settings import Settings
 from posenc.objectives import factory
 from posenc.objectives.packing import hidden
 from posenc.plan.cell import Cell
 from posenc.plan.selection import data_folder
-from posenc.records.record import Record, ending
-from posenc.records.store import KEPT, Store
-from posenc.training import checkpoint, evaluation, kept
+from posenc.records.record import Record
+from posenc.training import card, evaluation
 from posenc.training.runtime import precision
 
 Text = str | bytes | Sequence[int]
@@ -49,99 +46,43 @@ PARTS = {"decoder": ("decoder",), "encoder": ("encoder",), "encoder-decoder": ("
 """Whose attention there is, by the form of the backbone."""
 
 
-def load(results: str | Path, cell: str) -> Trained:
-    """A model that was kept, as its cell tested it.
-
-    Args:
-        results: the folder of a suite's results, such as "results/quick".
-        cell: the cell's name ("enwik8/softmax/rope/L64/s0") or id.
-
-    Raises:
-        StoreError: no such cell, it was not kept, its files are damaged, or its encoding is another one now.
-        PosencError: its encoding is not installed.
-    """
-    store = Store(results)
-    found = _find(store, cell)
-    folder = store.cell_folder(found)
-    if not (folder / KEPT).is_file():
-        raise StoreError(_why_not(store, found, cell))
-    described = kept.read(folder)
-    record = store.read_record(found)
-    if record is None or record["status"] != "done" or record["checkpoint"]["digest"] != described["weights"]:
-        raise StoreError(f"{folder} holds a model and no record of it: {kept.ADVICE}")
-    _require_same_encoding(described["config"]["encoding"])
-    weights = checkpoint.load_weights(store.weights_path(found), described["weights"])
-    return Trained(described, record, weights, kept.read_tokeniser(folder, described))
-
-
-def _find(store: Store, cell: str) -> str:
-    """A cell's id, by its id or name."""
-    names = {known["id"]: known["name"] for known in store.read_manifest()["cells"]}
-    for path in sorted(store.folder.glob(f"cells/*/{KEPT}")):  # of earlier runs of the suite
-        if path.parent.name not in names:
-            names[path.parent.name] = kept.read(path.parent)["name"]
-    if cell in names:
-        return cell
-    same = [key for key, name in names.items() if name == cell]
-    if len(same) == 1:
-        return same[0]
-    if same:
-        raise StoreError(f"{len(same)} cells in {store.folder} are named {cell!r}: give an id: {', '.join(same)}")
-    near = difflib.get_close_matches(str(cell), [*names.values(), *names], n=1, cutoff=0.0)
-    hint = f": did you mean {near[0]!r}?" if near else ""
-    raise StoreError(f"no cell {cell!r} among the {len(names)} of {store.folder}{hint}")
-
-
-def _why_not(store: Store, found: str, cell: str) -> str:
-    record = store.read_record(found)
-    if record is None:
-        return f"cell {cell!r} has not run: `posenc run SUITE --keep` runs it, and keeps its model"
-    if record["status"] != "done":
-        return f"cell {cell!r} has no model: {ending(record)}"
-    return f"the model of cell {cell!r} was not kept: {kept.ADVICE}, to the same numbers"
-
-
-def _require_same_encoding(encoding: dict[str, Any]) -> None:
-    registry.require_unchanged(encoding)
-    now = registry.describe(encoding["name"], "a kept model")
-    if now["version"] != encoding["version"]:
-        raise PluginError(
-            f"encoding {encoding['name']!r} has version {now['version']} here, and the model was trained with version"
-            f" {encoding['version']}: install {encoding['package']}"
-        )
-
-
 class Trained:
     """A trained model with its tokeniser, on the CPU.
 
     Attributes:
         cell: id, name and configuration. record: all that its run wrote down.
         model: the Transformer, in evaluation mode. tokeniser: None where tokens are bytes.
+        described: what was kept beside the weights. weights: by name, as they were tested.
         backend: of softmax attention; the cell's own where it runs on a CPU, else "auto".
     """
 
     def __init__(self, described: dict[str, Any], record: Record, weights: dict[str, Tensor], tokeniser: Any) -> None:
-        self.cell = Cell.of(described["config"], described["name"])
+        self.described, self.cell = described, Cell.of(described["config"], described["name"])
         self.record, self.tokeniser = record, tokeniser
         settings = self.cell.settings
         asked = settings.runtime.backend
         self.backend = asked if asked in ON_A_CPU else "auto"
         runtime = replace(settings.runtime, device="cpu", processes=1, compile="none", backend=self.backend)
         self.settings: Settings = replace(settings, runtime=runtime)
-        self._weights, self._step = weights, described["step"]
+        self.weights, self._step = weights, described["step"]
         self.model = self._made(self.backend)
 
     def _made(self, backend: str) -> Transformer:
         settings = self.settings
         model = Transformer(settings.backbone, settings.encoding_name, settings.max_length, backend)
         try:
-            model.load_state_dict(self._weights)
+            model.load_state_dict(self.weights)
         except RuntimeError as error:  # another version of posenc, whose model has other parts
             raise StoreError(
                 f"the weights of {self.cell.name} do not fit the model that this version of posenc makes"
                 f" ({str(error).splitlines()[0]})"
             ) from None
         return model.eval().begin_step(settings.seed, self._step)  # its random features, where it has some
+
+    @property
+    def card(self) -> str:
+        """What it is, in Markdown: encoding with options, data, scores, versions."""
+        return card.written(self.described, self.record)
 
     def __repr__(self) -> str:
         return f"<posenc model {self.cell.name} ({self.settings.objective})>"
