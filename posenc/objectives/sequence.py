@@ -41,7 +41,7 @@ class Sequence(Objective):
     A length is that of a task's longest rows in symbols read, answers not counted (`Generator.sizes`). Each step of
     training draws one size up to it, evenly, and all its rows have that size: by the seed and the step. At the trained
     length the test set holds all these sizes alike; at a multiple of it, rows of that one size (the largest that there
-    is up to it). Test sets are the same rows in every process, whatever the cell's seed, and share no sequence with
+    is up to it; where a size decides the answer, the largest few: `Generator.beyond`). Test sets are the same rows in every process, whatever the cell's seed, and share no sequence with
     training or validation.
 
     Args:
@@ -160,7 +160,8 @@ class Sequence(Objective):
             sizes = self.sequences.sizes(kind, length)
         else:
             longer = [size for size in self.sequences.generator.sizes(length) if size > self.length]
-            sizes = [size for size in longer[-1:] if self.sequences.has(kind, size)]
+            most = self.sequences.generator.beyond
+            sizes = [size for size in longer[-most:] if self.sequences.has(kind, size)]
         if not sizes:
             raise NotPossibleError(f"not possible: {self.sequences.name} has no rows of {length} symbols")
         for size, count in _shared(sizes, self.evaluation.rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
 from posenc.common.errors import ConfigError, DataError, NotPossibleError, PluginError, UnknownNameError
-from posenc.config.task import EvaluationConfig, task_at
+from posenc.config.task import EvaluationConfig, available, task_at
 from posenc.data import sources
 from posenc.data.sequences.generator import UNASKED
 from posenc.data.sequences.source import Sequences
@@ -119,6 +120,25 @@ def test_what_the_test_sets_hold() -> None:
     odd = of("recall", 32, "decoder", vocabulary=40)
     with pytest.raises(NotPossibleError, match="sequences/recall has no rows of 64 symbols"):
         odd.score(model_of(odd, "decoder"), "test", 64)
+
+
+DIAGNOSTIC = sorted(name for name in available("tasks") if name.startswith("diagnostic/"))
+
+
+@pytest.mark.parametrize("name", DIAGNOSTIC)
+def test_no_one_answer_scores_more_than_chance_at_any_length(name: str) -> None:
+    """What has one answer in all its rows would be right, or wrong, by luck: as counts of rows of one size are."""
+    (cell,) = make(find_suite(name), Selection(encodings=["none"], seeds=[0])).cells
+    objective = factory.make(cell.settings, None)
+    assert isinstance(objective, Sequence)
+    told = 0
+    for split, length in objective.tests:
+        with suppress(NotPossibleError):
+            answers = torch.cat([targets[targets != UNASKED] for _, targets in objective.fixed(split, length)])
+            share = float(answers.bincount().max()) / len(answers)
+            assert share < objective.baselines()["chance"] + 0.1, f"{split} at {length}"
+            told += 1
+    assert told
 
 
 def test_a_tiny_run_from_plan_to_record(tmp_path: Path) -> None:

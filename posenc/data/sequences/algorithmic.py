@@ -67,6 +67,7 @@ class Count(Generator):
 
     def __init__(self, kinds: int = 26, modulus: int = 10) -> None:
         self.symbols, self.classes = _at_least(1, kinds), _at_least(2, modulus, "modulus")
+        self.beyond = self.classes
 
     def draw(self, random: np.random.Generator, size: int, count: int) -> Answered:
         rows = random.integers(self.vocabulary, size=(count, size))

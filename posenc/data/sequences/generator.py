@@ -46,6 +46,8 @@ class Generator(ABC):
         classes: how many answers there are: targets are 0 ... classes - 1.
         chance: what guessing scores at a place that is asked, where it is not 1 / classes.
         causal: whether a row shows its answers further on, so that only a decoder may read it.
+        beyond: how many of the largest sizes a test beyond the trained length has: more than one where the size of a
+            row decides its answer, which would else be the same in all rows.
         tests: test sets beside the one like training: names to the options that each changes.
     """
 
@@ -54,6 +56,7 @@ class Generator(ABC):
     classes: int
     chance: float | None = None
     causal: ClassVar[bool] = False
+    beyond: int = 1
     tests: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
     @property
