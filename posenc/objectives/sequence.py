@@ -41,8 +41,8 @@ class Sequence(Objective):
     A length is that of a task's longest rows in symbols read, answers not counted (`Generator.sizes`). Each step of
     training draws one size up to it, evenly, and all its rows have that size: by the seed and the step. At the trained
     length the test set holds all these sizes alike; at a multiple of it, rows of that one size (the largest that there
-    is up to it; where a size decides the answer, the largest few: `Generator.beyond`). Test sets are the same rows in every process, whatever the cell's seed, and share no sequence with
-    training or validation.
+    is up to it; where a size decides the answer, the largest few: `Generator.beyond`). Test sets are the same rows in
+    every process, whatever the cell's seed, and share no sequence with training or validation.
 
     Args:
         data: the generator's rows. length: of the longest rows in training.
