@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent / "posenc"
 # From left to right, as data flows: a module imports only what stands before it (or beside it, in its own package).
 ORDER = [
     "common", "api", "records", "encodings", "attention", "backbone", "config", "properties", "data", "objectives",
-    "plan", "training", "trained", "tracking", "report", "running", "bench", "testing", "cli",
+    "plan", "training", "trained", "tracking", "report", "running", "bench", "adapters", "testing",
+    "cli",
 ]  # fmt: skip
 TORCH_ALONE = ("api", "encodings", "attention", "backbone", "properties")
 

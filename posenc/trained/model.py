@@ -122,7 +122,7 @@ class Trained:
         Translation, of source and target: (L,vocabulary), row i for the target's token i, [SEP] the last.
         """
         objective = self._readable()
-        with self._computing():
+        with self.computing():
             if objective == "translation":
                 source, target = self._tensors(texts, 2)
                 return self._translated(self.model, source, target)
@@ -182,7 +182,7 @@ class Trained:
         ]
         parts += [tokens[s:][None] for s in starts[len(whole) :]]
         nats = []
-        with self._computing():
+        with self.computing():
             for part in parts:
                 logits = self.model(part[:, :-1])
                 losses = functional.cross_entropy(logits.flatten(0, 1).float(), part[:, 1:].flatten(), reduction="none")
@@ -198,7 +198,7 @@ class Trained:
             raise ConfigError("score: a text with at least one token must be given")
         rows = max(1, self.settings.evaluation.batch_tokens // len(tokens))
         losses, right = 0.0, 0
-        with self._computing():
+        with self.computing():
             for first in range(0, len(places), rows):
                 some = torch.tensor(places[first : first + rows])
                 shown, row = tokens.repeat(len(some), 1), torch.arange(len(some))
@@ -219,7 +219,7 @@ class Trained:
         cached = self.settings.backbone.attention == "softmax" and all(
             part.cached_decoding for part in self.model.encodings()
         )
-        with self._computing():
+        with self.computing():
             (found,) = translate(
                 self.model,
                 tokens,
@@ -257,7 +257,7 @@ class Trained:
                 " works out the weights of pairs"
             )
         model = self._made("reference")
-        with self._computing(), watched() as seen:
+        with self.computing(), watched() as seen:
             if objective == "translation":
                 source, *target = self._tensors(texts, 1 if chosen == "encoder" and len(texts) == 1 else 2)
                 if target:
@@ -321,7 +321,7 @@ class Trained:
         return torch.tensor([[int(token) for token in tokens]])
 
     @contextmanager
-    def _computing(self) -> Iterator[None]:
+    def computing(self) -> Iterator[None]:
         """In the cell's precision."""
         with precision(self.settings.runtime):
             yield

@@ -1,0 +1,1 @@
+"""posenc's models inside other programs."""
