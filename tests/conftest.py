@@ -4,6 +4,7 @@ import gc
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -64,6 +65,18 @@ def pytest_collection_finish() -> None:
     """Every cell collects garbage before it starts, which need not go through all that lasts as long as the tests."""
     gc.collect()
     gc.freeze()
+
+
+_loaded = [0]
+"""How many modules were there when what lasts was last set aside."""
+
+
+def pytest_runtest_logfinish() -> None:
+    """The libraries that tests load last as long: every cell would go through them, for longer than a tiny one takes."""
+    if len(sys.modules) >= _loaded[0] + 100:
+        gc.collect()
+        gc.freeze()
+        _loaded[0] = len(sys.modules)
 
 
 @pytest.fixture(scope="module")

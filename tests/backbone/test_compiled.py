@@ -68,8 +68,7 @@ def values(record: Record) -> list[float]:
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("attention", ["softmax", "performer"])
-@pytest.mark.parametrize("task", ["enwik8", "zh-mlm"])
+@pytest.mark.parametrize(("task", "attention"), [("enwik8", "performer"), ("zh-mlm", "softmax")])
 def test_one_graph_a_shape_for_training_alone_and_the_numbers_of_the_plain_form(
     task: str, attention: str, tmp_path: Path
 ) -> None:

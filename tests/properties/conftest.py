@@ -9,23 +9,35 @@ from posenc.api.encoding import Encoding
 from posenc.properties.check import MEASUREMENTS, Finding, measure
 
 NAMES = [measurement.__name__.replace("_", " ") for measurement in MEASUREMENTS]
+QUICK = {"loads", "attention", "order", "norms", "positions", "gradients", "linear form"}
+"""What takes some hundredths of a second each."""
 Named = Callable[..., dict[str, Finding]]
 
 
 @pytest.fixture
-def named() -> Iterator[Named]:
-    """Registers a class as `broken` and gives its findings by name.
-
-    At the short length alone, unless told others; without `graph`, for which a compiler goes over each stack, unless it
-    is asked for.
-    """
+def measured() -> Iterator[Named]:
+    """Registers a class as `broken` and gives the findings asked for by name, at the short length alone unless told."""
 
     def findings(
-        encoding: type[Encoding], text: str = "broken", lengths: Sequence[int] | None = (), graph: bool = False
+        encoding: type[Encoding], *names: str, text: str = "broken", lengths: Sequence[int] | None = ()
     ) -> dict[str, Finding]:
+        assert names and set(names) <= set(NAMES)
         registry.register("broken", encoding)
-        names = [name for name in NAMES if graph or name != "graph"]
         return {finding.name: finding for finding in measure(text, lengths=lengths, names=names)}
 
     yield findings
     registry._registered.pop("broken", None)
+
+
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["quick", "whole"])
+def named(request: pytest.FixtureRequest, measured: Named) -> Named:
+    """As `measured`, for a test of what fails and what does not: beside those asked for it gives the quick ones.
+
+    `nox -s slow` runs the same test with all, but for `graph`, for which a compiler goes over each stack.
+    """
+
+    def findings(encoding: type[Encoding], *names: str, lengths: Sequence[int] | None = ()) -> dict[str, Finding]:
+        more = set(NAMES) - {"graph"} if request.param else QUICK
+        return measured(encoding, *{*names, *more}, lengths=lengths)
+
+    return findings

@@ -24,8 +24,8 @@ class OtherTable(Shaw):
         return 2 * keys, values
 
 
-def test_a_table_that_is_not_what_the_hooks_answer(named: Any) -> None:
-    found = named(OtherTable)["backends"]
+def test_a_table_that_is_not_what_the_hooks_answer(measured: Any) -> None:
+    found = measured(OtherTable, "backends")["backends"]
     assert found.passed is False
     assert "a backend gives something else (causal softmax blocks, bidirectional softmax blocks)" in found.why
 
@@ -38,8 +38,8 @@ class InHalfPrecision(Sinusoidal):
         return placed if embeddings.dtype == torch.float64 else placed.flip(-1)
 
 
-def test_a_model_that_bf16_moves_far(named: Any) -> None:
-    found = named(InHalfPrecision)["mixed precision"]
+def test_a_model_that_bf16_moves_far(measured: Any) -> None:
+    found = measured(InHalfPrecision, "mixed precision")["mixed precision"]
     assert found.passed is False and "of the norm" in found.why
 
 
@@ -53,8 +53,8 @@ class Unsaved(Sinusoidal):
         return super().embed(embeddings, positions, context) + self.drawn.to(embeddings.dtype)
 
 
-def test_what_a_checkpoint_does_not_hold(named: Any) -> None:
-    found = named(Unsaved)["state"]
+def test_what_a_checkpoint_does_not_hold(measured: Any) -> None:
+    found = measured(Unsaved, "state")["state"]
     assert found.passed is False and "does not give the same again" in found.why
 
 
@@ -63,8 +63,8 @@ class LooksAtNumbers(Sinusoidal):
         return super().embed(embeddings, positions, context) * (2.0 if embeddings.sum() > 0 else 1.0)
 
 
-def test_a_hook_that_breaks_a_compilers_graph(named: Any) -> None:
-    found = named(LooksAtNumbers, graph=True)["graph"]
+def test_a_hook_that_breaks_a_compilers_graph(measured: Any) -> None:
+    found = measured(LooksAtNumbers, "graph")["graph"]
     assert found.passed is False and "it cannot be one graph (causal softmax" in found.why
 
 
@@ -76,14 +76,15 @@ class VectorOfEachPair(NoEncoding):
         return every.sin().sum(-1).sub(0.1)
 
 
-def test_a_vector_for_each_pair_of_tokens(named: Any) -> None:
-    found = named(VectorOfEachPair)["memory"]
+def test_a_vector_for_each_pair_of_tokens(measured: Any) -> None:
+    found = measured(VectorOfEachPair, "memory")["memory"]
     assert found.passed is False and "64 numbers or more for each pair of tokens" in found.why
 
 
 @pytest.mark.slow
-def test_what_is_sound_passes_all_five(named: Any) -> None:
-    found = named(Shaw, graph=True)
-    assert [found[name].passed for name in ("backends", "mixed precision", "state", "graph", "memory")] == [True] * 5
+def test_what_is_sound_passes_all_five(measured: Any) -> None:
+    names = ("backends", "mixed precision", "state", "graph", "memory")
+    found = measured(Shaw, *names)
+    assert [found[name].passed for name in names] == [True] * 5
     assert "causal softmax blocks" in found["backends"].measured
     assert "2.0 times that of half the length" in found["memory"].measured  # no table of L x S by blocks

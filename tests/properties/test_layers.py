@@ -55,15 +55,15 @@ class KeepsTheFirst(PerLayer):
 
 
 def test_each_layer_has_a_bias_of_its_own(named: Any) -> None:
-    findings = named(PerLayer)
+    findings = named(PerLayer, "layers")
     assert failed(findings) == []
     assert "its bias by distance differs by layer: causal softmax" in findings["layers"].measured
 
 
 @pytest.mark.parametrize("encoding", [SaysShared, KeepsTheFirst])
-def test_layers_that_get_the_first_ones_bias(named: Any, encoding: type[Encoding]) -> None:
-    findings = named(encoding)
-    assert "layers" in failed(findings)
+def test_layers_that_get_the_first_ones_bias(measured: Any, encoding: type[Encoding]) -> None:
+    findings = measured(encoding, "layers")
+    assert failed(findings) == ["layers"]
     why = findings["layers"].why
     assert "what attention adds is not what the encoding answers for the layer" in why
     assert "causal softmax layer 1" in why and "causal softmax layer 2" in why and "layer 0" not in why
@@ -85,8 +85,8 @@ class AnotherBiasInPairs(T5):
         return table.flip(0), torch.zeros_like(table)
 
 
-def test_a_fast_form_that_is_not_the_plain_one(named: Any) -> None:
-    found = named(AnotherBiasInPairs)["layers"]
+def test_a_fast_form_that_is_not_the_plain_one(measured: Any) -> None:
+    found = measured(AnotherBiasInPairs, "layers")["layers"]
     assert found.passed is False
     assert "causal softmax layer 0" in found.why
 
@@ -140,14 +140,14 @@ class HonestQuarter(Rope):
 
 @pytest.mark.parametrize(("encoding", "hook"), [(Own, "rotate_query"), (Quarter, "rotate_key"), (Remembers, "embed")])
 def test_positions_handed_that_are_ignored(named: Any, encoding: type[Encoding], hook: str) -> None:
-    findings = named(encoding)
+    findings = named(encoding, "positions")
     assert failed(findings) == ["positions"]
     assert "positions handed are ignored, the pass's own are used" in findings["positions"].why
     assert f"causal softmax {hook}" in findings["positions"].why
 
 
 def test_positions_that_are_used_as_handed(named: Any) -> None:
-    assert failed(named(HonestQuarter)) == []
+    assert failed(named(HonestQuarter, "positions", "translation", "layers")) == []
 
 
 class NoPosition(Encoding):
@@ -160,7 +160,7 @@ class NoPosition(Encoding):
         return 2 * queries
 
 
-def test_a_hook_that_has_no_use_for_positions_is_told_and_not_blamed(named: Any) -> None:
-    found = named(NoPosition)["positions"]
+def test_a_hook_that_has_no_use_for_positions_is_told_and_not_blamed(measured: Any) -> None:
+    found = measured(NoPosition, "positions")["positions"]
     assert found.passed is True
     assert "no position enters, handed or the pass's own: causal softmax rotate_query" in found.measured

@@ -47,8 +47,8 @@ class Forgets(Alibi):
 
 
 @pytest.mark.parametrize("lying", [Nearer, Forgets])
-def test_one_whose_form_is_another_is_caught(lying: Any, named: Any) -> None:
-    found = named(lying)["linear form"]
+def test_one_whose_form_is_another_is_caught(lying: Any, measured: Any) -> None:
+    found = measured(lying, "linear form")["linear form"]
     assert found.passed is False and "by chunks it gives something else" in found.why
 
 

@@ -35,7 +35,7 @@ class DrawsFromPython(NoEncoding):
     ("encoding", "whose"), [(DrawsGlobally, "torch"), (DrawsFromNumpy, "NumPy"), (DrawsFromPython, "Python")]
 )
 def test_one_that_draws_from_a_global_state_in_training(named: Any, encoding: type[Encoding], whose: str) -> None:
-    findings = named(encoding)
+    findings = named(encoding, "random state", "repeatable")
     assert [name for name, found in findings.items() if found.passed is False] == ["random state", "repeatable"]
     assert findings["random state"].measured == f"{whose}'s drawn from in training"
     assert "causal softmax in training, causal performer in training" in findings["repeatable"].why
@@ -57,8 +57,8 @@ class Seeds(Sinusoidal):
         return super().embed(embeddings, positions, context)
 
 
-def test_one_that_sets_global_states(named: Any) -> None:
-    findings = named(Seeds)
+def test_one_that_sets_global_states(measured: Any) -> None:
+    findings = measured(Seeds, "random state")
     assert findings["random state"].passed is False
     for whose in ("NumPy", "torch"):
         assert f"{whose}'s drawn from in making or initialising and scoring and training" in (
@@ -86,14 +86,14 @@ class GrowsInTraining(NoEncoding):
         return embeddings * (1 + self.seen)
 
 
-def test_one_that_draws_from_a_generator_of_its_own(named: Any) -> None:
-    findings = named(DrawsFromItsOwn)
+def test_one_that_draws_from_a_generator_of_its_own(measured: Any) -> None:
+    findings = measured(DrawsFromItsOwn, "random state", "repeatable")
     assert findings["random state"].passed is True
     assert "causal softmax in training, causal softmax in scoring" in findings["repeatable"].why
 
 
 def test_one_that_remembers_what_it_has_seen_in_training(named: Any) -> None:
-    findings = named(GrowsInTraining)
+    findings = named(GrowsInTraining, "random state", "repeatable")
     assert [name for name, found in findings.items() if found.passed is False] == ["repeatable"]
     assert "in scoring" not in findings["repeatable"].why
 
@@ -104,8 +104,8 @@ class DrawsAsItMay(NoEncoding):
         return embeddings + noise if context.training else embeddings
 
 
-def test_noise_from_the_generator_given_is_what_is_asked_for(named: Any) -> None:
-    findings = named(DrawsAsItMay)
+def test_noise_from_the_generator_given_is_what_is_asked_for(measured: Any) -> None:
+    findings = measured(DrawsAsItMay, "random state", "repeatable")
     assert findings["random state"].passed and findings["repeatable"].passed
 
 
@@ -121,7 +121,7 @@ class StartsGlobally(Encoding):
         return embeddings + self.table[positions[..., 0] % len(self.table)]
 
 
-def test_one_that_starts_from_the_global_state(named: Any) -> None:
-    findings = named(StartsGlobally)
+def test_one_that_starts_from_the_global_state(measured: Any) -> None:
+    findings = measured(StartsGlobally, "random state", "start")
     assert findings["random state"].measured == "torch's drawn from in making or initialising"
     assert "decoder.encoding.table (a second time)" in findings["start"].why

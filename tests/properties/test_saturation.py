@@ -76,7 +76,7 @@ class Far(Rope):
 
 
 def test_an_encoding_that_makes_linear_attention_lose_rows(named: Any) -> None:
-    findings = named(Far)
+    findings = named(Far, "mixed precision", "saturation")
     failed = [name for name, found in findings.items() if found.passed is False]
     assert failed == ["mixed precision", "saturation"]  # such scores are too sharp for bf16, too
     assert "causal performer at norm 8: " in findings["saturation"].why

@@ -146,7 +146,8 @@ def registry_learned(length: int) -> Encoding:
 
 
 def test_every_encoding_gets_a_record_with_an_answer_or_a_reason(tmp_path: Path) -> None:
-    cells = make(find_suite("paper"), Selection(tasks=["theory"])).cells
+    changes = {"backbone.width": 128, "backbone.heads": 2}  # heads as wide as the paper's, and fewer
+    cells = make(find_suite("paper"), Selection(tasks=["theory"], changes=changes)).cells
     names = [cell.config["encoding"]["name"] for cell in cells]
     assert names == ["none", "sinusoidal", "learned", "t5", "shaw", "rope", "nezha"]
     holds: dict[str, Any] = {}

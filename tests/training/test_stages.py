@@ -61,9 +61,15 @@ def test_batches_are_as_long_and_as_many_as_their_stage_has_them(tmp_path: Path)
     assert loop.seen == sum(rows * length for rows, length in shapes)
 
 
-def test_a_record_has_the_scores_after_each_stage_at_its_length(tmp_path: Path) -> None:
-    cell = cell_of()
-    record = train(cell, tmp_path)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, Store]:
+    """Trained without a stop."""
+    folder = tmp_path_factory.mktemp("whole")
+    return train(cell_of(), folder), Store(folder)
+
+
+def test_a_record_has_the_scores_after_each_stage_at_its_length(whole: tuple[Record, Store]) -> None:
+    record, store = whole
     assert [(stage["stage"], stage["length"], stage["batch"], stage["steps"]) for stage in record["stages"]] == [
         (1, 16, 4, 3), (2, 48, 2, 2), (3, 8, 8, 2)
     ]  # fmt: skip
@@ -71,7 +77,7 @@ def test_a_record_has_the_scores_after_each_stage_at_its_length(tmp_path: Path) 
         assert set(stage["scores"]) == {"masked_loss", "masked_accuracy"}
         assert 0 < stage["scores"]["masked_loss"] < 10 and stage["items"] > 0
     # The first stage ends where validation stands too, at the same length: the same model, the same number.
-    curve = Store(tmp_path).curve(cell.id)
+    curve = store.curve(record["id"])
     third = {row["split"]: row["value"] for row in curve if row["step"] == 3 and row.get("metric") == "masked_loss"}
     assert third["validation"] == third["stage"] == record["stages"][0]["scores"]["masked_loss"]
     tests = {row["length"] for row in record["scores"] if row["split"] == "test"}
@@ -80,16 +86,17 @@ def test_a_record_has_the_scores_after_each_stage_at_its_length(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("stop", [3, 4, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 5, 6))])
-def test_stopped_within_or_between_stages_it_goes_on_to_the_same_numbers_to_the_bit(tmp_path: Path, stop: int) -> None:
-    cell = cell_of()
-    whole = train(cell, tmp_path / "whole")
+def test_stopped_within_or_between_stages_it_goes_on_to_the_same_numbers_to_the_bit(
+    tmp_path: Path, stop: int, whole: tuple[Record, Store]
+) -> None:
+    cell, (record, undisturbed) = cell_of(), whole
     calls = itertools.count()
     with pytest.raises(StoppedError):
-        training.train(cell, CellTerms("test", tmp_path / "stopped"), lambda: next(calls) > stop)
-    resumed = train(cell, tmp_path / "stopped")
+        training.train(cell, CellTerms("test", tmp_path), lambda: next(calls) > stop)
+    resumed = train(cell, tmp_path)
     for key in ("scores", "stages", "checkpoint", "tokens_seen", "best_step", "items"):
-        assert resumed[key] == whole[key], key
-    curves = [Store(tmp_path / name).curve(cell.id) for name in ("whole", "stopped")]
+        assert resumed[key] == record[key], key
+    curves = [store.curve(cell.id) for store in (undisturbed, Store(tmp_path))]
     assert [{**row, "seconds": 0} for row in curves[0]] == [{**row, "seconds": 0} for row in curves[1]]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +55,21 @@ def numbers(record: dict[str, Any]) -> tuple[Any, ...]:
     return record["scores"], record["best_step"], record["checkpoint"], record["baselines"]
 
 
-@pytest.mark.parametrize("attention", ["softmax", "performer"])
-def test_a_rerun_gives_the_same_numbers_to_the_bit(tmp_path: Path, attention: str) -> None:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Record]:
+    """The record of a cell that nothing disturbed, by its encoding: trained once."""
+    return functools.cache(lambda encoding: train(cells(encoding)[0], tmp_path_factory.mktemp("undisturbed")))
+
+
+@pytest.mark.parametrize(("attention", "encoding"), [("softmax", "rope"), ("performer", "learned")])
+def test_a_rerun_gives_the_same_numbers_to_the_bit(tmp_path: Path, attention: str, encoding: str) -> None:
     changes = {"backbone__attention": attention, "backbone__dropout": 0.1, "backbone__redraw": 2}
-    for cell in cells("rope", "learned", **changes):
-        first, again = train(cell, tmp_path / "a"), train(cell, tmp_path / "b")
-        assert first["status"] == "done", first["traceback"]
-        assert numbers(first) == numbers(again)
-        curves = [Store(tmp_path / name).curve(cell.id) for name in "ab"]
-        assert [{**row, "seconds": 0} for row in curves[0]] == [{**row, "seconds": 0} for row in curves[1]]
+    (cell,) = cells(encoding, **changes)
+    first, again = train(cell, tmp_path / "a"), train(cell, tmp_path / "b")
+    assert first["status"] == "done", first["traceback"]
+    assert numbers(first) == numbers(again)
+    curves = [Store(tmp_path / name).curve(cell.id) for name in "ab"]
+    assert [{**row, "seconds": 0} for row in curves[0]] == [{**row, "seconds": 0} for row in curves[1]]
 
 
 @pytest.mark.parametrize(
@@ -100,16 +108,11 @@ def outcome(record: Record) -> tuple[Any, ...]:
     return tuple(record[key] for key in ("status", "scores", "best_step", "checkpoint", "tokens_seen"))
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
-    return outcome(train(cells("learned")[0], tmp_path_factory.mktemp("whole")))
-
-
 @pytest.mark.parametrize(
     "damage", ["bits", *(pytest.param(one, marks=SLOW) for one in ("cut", "code", "other", "foreign"))]
 )
 def test_a_damaged_checkpoint_is_refused_and_said_and_the_numbers_are_those_of_an_undisturbed_run(
-    tmp_path: Path, damage: str, fresh_seed: int, undisturbed: tuple[Any, ...]
+    tmp_path: Path, damage: str, fresh_seed: int, trained: Callable[[str], Record]
 ) -> None:
     """The one before is taken, or else the cell begins again: never other numbers (89 % of flipped bits gave some)."""
     cell, dice = cells("learned")[0], random.Random(fresh_seed)
@@ -131,7 +134,7 @@ def test_a_damaged_checkpoint_is_refused_and_said_and_the_numbers_are_those_of_a
             changed[dice.randrange(len(raw))] ^= 1 << dice.randrange(8)
             path.write_bytes(bytes(changed))
         record = train(cell, folder)
-        assert outcome(record) == undisturbed
+        assert outcome(record) == outcome(trained("learned"))
         (remark,) = record["remarks"]
         assert "checkpoint.pt" in remark
         assert remark.endswith("the cell went on from step 2" if before else "the cell began again")
@@ -166,10 +169,11 @@ def test_everything_in_a_checkpoint_lies_on_the_cpu() -> None:
     assert type(moved["b"][0]["c"]) is torch.Tensor
 
 
-def test_what_failed_keeps_its_checkpoint_and_goes_on_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_failed_keeps_its_checkpoint_and_goes_on_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Callable[[str], Record]
+) -> None:
     """As a cell whose averaging failed after its last step did, on a GPU."""
-    cell = cells("rope")[0]
-    whole = outcome(train(cell, tmp_path / "whole"))
+    cell, whole = cells("rope")[0], outcome(trained("rope"))
     path = stopped_at(cell, tmp_path / "cut", 5)
     with monkeypatch.context() as patch:
         patch.setattr(CausalLM, "loss", lambda *given: 1 / 0)
@@ -184,7 +188,9 @@ def test_what_failed_keeps_its_checkpoint_and_goes_on_from_it(tmp_path: Path, mo
     assert steps[0] == 6
 
 
-def test_one_lengths_failure_is_that_lengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_lengths_failure_is_that_lengths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Callable[[str], Record]
+) -> None:
     score = CausalLM.score
 
     def fails_beyond(self: Any, model: torch.nn.Module, split: str, length: int) -> Scored:
@@ -192,7 +198,7 @@ def test_one_lengths_failure_is_that_lengths(tmp_path: Path, monkeypatch: pytest
             raise IndexError("index 200 is out of bounds")
         return score(self, model, split, length)
 
-    whole = train(cells("rope")[0], tmp_path / "whole")
+    whole = trained("rope")
     monkeypatch.setattr(CausalLM, "score", fails_beyond)
     record = train(cells("rope")[0], tmp_path / "failing")
     assert record["status"] == "done"
@@ -205,21 +211,21 @@ def test_one_lengths_failure_is_that_lengths(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     "encoding", ["rope", *(pytest.param(one, marks=SLOW) for one in ("rope(fraction=0.5)", "rope+t5", "rope+shaw"))]
 )
-def test_rotations_train_in_bfloat16_by_every_backend(tmp_path: Path, encoding: str, backend: str) -> None:
-    (cell,) = cells(encoding, runtime__precision="bfloat16", runtime__backend=backend, training__steps=2)
+def test_rotations_train_in_bfloat16_by_every_backend(
+    tmp_path: Path, encoding: str, backend: str, trained: Callable[[str], Record]
+) -> None:
+    (cell,) = cells(encoding, runtime__precision="bfloat16", runtime__backend=backend)
     if cell.why_not:
         pytest.skip(cell.why_not)
-    (plain,) = cells(encoding, training__steps=2)
     scores = [row["value"] for row in train(cell, tmp_path)["scores"]]
-    assert scores == pytest.approx([row["value"] for row in train(plain, tmp_path)["scores"]], rel=0.02)
+    assert scores == pytest.approx([row["value"] for row in trained(encoding)["scores"]], rel=0.02)
 
 
-def test_another_seed_gives_other_numbers(tmp_path: Path) -> None:
+def test_another_seed_gives_other_numbers(tmp_path: Path, trained: Callable[[str], Record]) -> None:
     one = cells("rope")[0]
-    other = make(find_suite("enwik8"), Selection(encodings=["rope"], lengths=[16], seeds=[1], changes={**TINY})).cells[
-        0
-    ]
-    assert train(one, tmp_path)["checkpoint"] != train(other, tmp_path)["checkpoint"]
+    other = Cell.of({**one.config, "seed": 1}, one.name)
+    assert other.id != one.id
+    assert trained("rope")["checkpoint"] != train(other, tmp_path)["checkpoint"]
 
 
 def log_of_two_steps(run: Loop) -> list[torch.Tensor]:
@@ -272,8 +278,8 @@ def test_the_best_model_by_validation_is_the_one_scored(tmp_path: Path, monkeypa
     assert asked[3][2] == asked[1][2] != asked[2][2]
 
 
-def test_learned_beyond_its_table_is_not_possible_for_that_length_alone(tmp_path: Path) -> None:
-    record = train(cells("learned")[0], tmp_path)
+def test_learned_beyond_its_table_is_not_possible_for_that_length_alone(trained: Callable[[str], Record]) -> None:
+    record = trained("learned")
     assert record["status"] == "done"
     rows = {row["length"]: row for row in record["scores"] if row["split"] == "test"}
     assert rows[16]["value"] > 0
