@@ -145,7 +145,7 @@ def listening(ancestor: int) -> set[str]:
 
 FAULTY = '''
 """Encodings that go wrong, each in its own way."""
-import os, signal, time
+import os, signal, sys, time
 from pathlib import Path
 import torch
 from posenc.api.encoding import Encoding
@@ -210,7 +210,9 @@ class Waits(Faulty):
 
 class Tells(Faulty):
     def go_wrong(self):
-        Path(os.environ["FAULTY"], f"{os.getpid()}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+        compiler = "compiler" if "torch._dynamo" in sys.modules else "plain"
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
+        Path(os.environ["FAULTY"], f"{os.getpid()}").write_text(f"{gpus} {compiler}")
 '''
 
 

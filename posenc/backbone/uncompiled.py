@@ -1,7 +1,8 @@
-"""Tensors without memory, without PyTorch's compiler.
+"""Tensors without memory, and optimisers, without PyTorch's compiler.
 
-Much of what torch does on the meta device is Python that it marks "not to be compiled" when it is first called; for
-that mark alone it imports `torch._dynamo`, which takes seconds. Nothing is compiled where a model is only counted.
+Much of what torch does on the meta device, and all of an optimiser, is Python that it marks "not to be compiled" when
+it is first called; for that mark alone it imports `torch._dynamo`, which takes seconds. Nothing is compiled where a
+model is only counted, nor in an optimiser's step.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ class _StandIn(ModuleType):
         self.marked.append(function)
         return function
 
+    def graph_break(self) -> None:
+        """Where compiled code would end: an optimiser's step says so even where there is none."""
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
@@ -45,7 +49,7 @@ class _StandIn(ModuleType):
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Within, what is called on tensors without memory does not load the compiler. Where it is loaded, nothing changes.
+    """Within, what only marks itself does not load the compiler. Where it is loaded, nothing changes.
 
     The numbers are the same: it saves the time alone. Where another torch goes another way, it saves nothing.
     """

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from posenc.backbone import cost
 from posenc.backbone.transformer import is_head
+from posenc.backbone.uncompiled import uncompiled
 from posenc.common.errors import StoreError
 from posenc.common.seeds import derive
 from posenc.objectives import factory
@@ -209,11 +210,13 @@ class Loop:
 
     def save(self, step: int) -> None:
         """Write all that the steps after this one depend on; what is random follows from the seed and the step."""
+        with uncompiled():
+            optimiser = self.one_step.optimiser.state_dict()
         state = {
             "cell": self.cell_id,
             "step": step,
             "model": self.model.state_dict(),
-            "optimiser": self.one_step.optimiser.state_dict(),
+            "optimiser": optimiser,
             **self.selection.state(),
             "seen": self.seen,
             "stages": self.stages,
@@ -229,7 +232,8 @@ class Loop:
         lost = self.curve.rewind(step) if self.group.first else 0
         if state:
             self.model.load_state_dict(state["model"])
-            self.one_step.optimiser.load_state_dict(state["optimiser"])
+            with uncompiled():
+                self.one_step.optimiser.load_state_dict(state["optimiser"])
             self.selection.load(state)
             self.seen, self.stages, self.remarks = state["seen"], state["stages"], state["remarks"]
             self.training_seconds, self.evaluation_seconds, self.spent, self.compile_seconds = state["seconds"]

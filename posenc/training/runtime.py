@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -45,10 +46,22 @@ def set_up(runtime: RuntimeConfig) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with this
     # On CUDA some kernels (attention's backward with a bias) have no repeatable form. The run says so once
     # (`NOT_REPEATABLE`), not each library in each worker.
-    torch.use_deterministic_algorithms(True, warn_only=runtime.device == "cuda")
+    _use_deterministic_algorithms(warn_only=runtime.device == "cuda")
     warnings.filterwarnings("ignore", message=r"(?is).*determinis")
     # Else each new tensor is written twice.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _use_deterministic_algorithms(*, warn_only: bool) -> None:
+    """As torch.use_deterministic_algorithms, which loads Inductor for its part: 3 seconds of each worker's start.
+
+    Here Inductor's flag waits in the environment, where Inductor looks when it is loaded.
+    """
+    torch.set_deterministic_debug_mode("warn" if warn_only else "error")
+    os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1"
+    inductor: Any = sys.modules.get("torch._inductor.config")
+    if inductor is not None:
+        inductor.deterministic = True
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from posenc.api.objective import Batch
 from posenc.backbone.transformer import Transformer
+from posenc.backbone.uncompiled import uncompiled
 from posenc.config.task import RuntimeConfig, TrainingConfig
 from posenc.training.batches import Part
 from posenc.training.graphs import Graphs, Record
@@ -37,7 +38,8 @@ class Step:
         self.model, self.loss, self.training, self.runtime, self.group = model, loss, training, runtime, group
         self.device = next(model.parameters()).device
         self._rate = torch.tensor(training.learning_rate, device=self.device) if record else None
-        self.optimiser = make_optimiser(model, training, self._rate)
+        with uncompiled():
+            self.optimiser = make_optimiser(model, training, self._rate)
         self._total = torch.zeros((), dtype=torch.float64, device=self.device)
         self._graphs = Graphs(self.part, self.undone, model, self.device, record) if record else None
 
@@ -66,7 +68,8 @@ class Step:
             averaged: over the group, with the last part.
         """
         if first:
-            self.optimiser.zero_grad(set_to_none=self._graphs is None)  # a graph's gradients stay where they are
+            with uncompiled():
+                self.optimiser.zero_grad(set_to_none=self._graphs is None)  # a graph's gradients stay where they are
             self._total.zero_()
         with nullcontext() if last and averaged else self.group.without_averaging(self.loss):
             with precision(self.runtime):
@@ -77,7 +80,8 @@ class Step:
         if last:
             if self.training.clip:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip)
-            self.optimiser.step()
+            with uncompiled():
+                self.optimiser.step()
 
     def warm_up(self, parts: Sequence[Part]) -> None:
         """Make all that a step's first time makes: kernels, compiled code, graphs. Nothing else comes of it."""
@@ -89,7 +93,8 @@ class Step:
             for part in parts:
                 rows = self._on_device(part.rows)
                 self.part(rows, part.share, part.first, part.last, averaged=False)
-        self.optimiser.zero_grad(set_to_none=True)
+        with uncompiled():
+            self.optimiser.zero_grad(set_to_none=True)
 
     @contextmanager
     def undone(self) -> Iterator[None]:

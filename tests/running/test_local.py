@@ -122,7 +122,7 @@ def test_a_cell_that_hangs_is_killed(tmp_path: Path, faulty: dict[str, str], mon
     assert record and record["reason"] == "did not end within 3600 s and 30 more: killed"
 
 
-def test_each_worker_has_the_gpus_of_its_slot(
+def test_each_worker_has_the_gpus_of_its_slot_and_loads_no_compiler(
     tmp_path: Path, faulty: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key, value in faulty.items():
@@ -134,7 +134,7 @@ def test_each_worker_has_the_gpus_of_its_slot(
     ]
     assert LocalEngine(Schedule(todo, {}), CellTerms("test", tmp_path / "store"), quiet(), ["2,3", "5"]).run()
     told = sorted(path.read_text() for path in Path(faulty["FAULTY"]).iterdir())
-    assert told == ["2,3", "5"]
+    assert told == ["2,3 plain", "5 plain"]
 
 
 def test_slots(monkeypatch: pytest.MonkeyPatch) -> None:
