@@ -126,8 +126,13 @@ def spaced(text: str, known: Collection[str]) -> str:
     """
     import rjieba
 
-    words = rjieba.cut(text, False)
-    return " ".join(word if word in known else CHINESE.sub(r" \g<0> ", word) for word in words)
+    return " ".join([word if word in known else _apart(word) for word in rjieba.cut(text, False)])
+
+
+@lru_cache(maxsize=1 << 16)
+def _apart(word: str) -> str:
+    """A word with spaces around each Chinese character: most words of a text come many times."""
+    return CHINESE.sub(r" \g<0> ", word)
 
 
 def _train(kind: Kind, texts: Iterable[str]) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
-from itertools import product
+from itertools import chain, product
+from operator import eq
 
 from posenc.data.made import lexicon
-from posenc.data.made.grammar import Author, Clause, Joined, Phrase, Sentence, english, german
+from posenc.data.made.grammar import Author, Clause, Joined, Phrase, Sentence, english, german, replace
 from posenc.data.made.lexicon import ACTS, BAD, BEINGS, DEEDS, GOOD, NAMES, NOUNS, WHEN, WHERE, Dice, T, fits
 
 Row = tuple[str, ...]
@@ -337,16 +337,15 @@ def sentiments(seed: int, n: int) -> list[tuple[str, int]]:
 def _similar(dice: Dice) -> tuple[str, str, float]:
     """Two sentences of two events each; of the second's facts so many are those of the first as the score says."""
     beings, deeds = dice.some(BEINGS, 4), dice.some(DEEDS, 2)
-    facts = list(zip(deeds, dice.some(WHERE, 2), dice.some(WHEN, 2), beings[::2], beings[1::2], strict=True))
+    first = [deeds, dice.some(WHERE, 2), dice.some(WHEN, 2), beings]
     link, wanted = dice.one(("because", "although")), dice.one((0, 1, 2, 3, 4, 5, 6, 7, 8, 10))
     agreed = -1
     while agreed != wanted:  # nine facts cannot agree without the tenth
-        columns = [dice.some(column, 2) for column in list(zip(*facts, strict=True))[:3]]
-        others = dice.some(beings, 4)
-        second = list(zip(*columns, others[::2], others[1::2], strict=True))
-        agreed = sum(a == b for one, two in zip(facts, second, strict=True) for a, b in zip(one, two, strict=True))
+        second = [dice.some(column, len(column)) for column in first]
+        agreed = sum(map(eq, chain(*first), chain(*second)))
     fronts, texts = dice.some(("", "clause") if agreed == 10 else ("", "", "clause", "clause"), 2), []
-    for told, front in zip((facts, second), fronts, strict=True):
+    for (deeds, places, times, people), front in zip((first, second), fronts, strict=True):
+        told = zip(deeds, places, times, people[::2], people[1::2], strict=True)
         main, other = (Clause(Phrase(a), deed, Phrase(b), place=where, time=when) for deed, where, when, a, b in told)
         texts.append(english(replace(main, link=link, clause=other, first=front)))
     return texts[0], texts[1], agreed / 2

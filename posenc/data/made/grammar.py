@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
 
 from posenc.data.made import lexicon
 from posenc.data.made.lexicon import ADJECTIVES, MODALS, NAMES, NOUNS, PLACES, TIMES, TIMES_OF, VERBS, Dice, Verb, fits
@@ -82,6 +84,17 @@ class Joined:
 
 
 Sentence = Clause | Joined
+Part = TypeVar("Part", Phrase, Clause)
+
+
+def replace(part: Part, **changes: Any) -> Part:
+    """As `dataclasses.replace`, in a third of its time: 30,000 rows change some of their parts ten times."""
+    assert changes.keys() <= vars(part).keys(), changes
+    changed = object.__new__(type(part))
+    vars(changed).update(vars(part), **changes)
+    return changed
+
+
 _FINITE = {
     "can": ("kann", "können"), "should": ("soll", "sollen"), "may": ("darf", "dürfen"), "have to": ("muss", "müssen"),
     "want to": ("will", "wollen"), "will": ("wird", "werden"),
@@ -96,7 +109,9 @@ def _written(sentence: Sentence, clause: Callable[[Clause], list[str]], joins: d
         words, end = [*clause(sentence.left), *joins[sentence.word], *clause(sentence.right)], "."
     else:
         words, end = clause(sentence), "?" if sentence.question else "."
-    text = re.sub(r"( ,)+", ",", " ".join(word for word in words if word)).strip(" ,")
+    text = " ".join([word for word in words if word])
+    if "," in text:
+        text = re.sub(r"( ,)+", ",", text).strip(" ,")
     return text[0].upper() + text[1:] + end
 
 
@@ -283,6 +298,29 @@ def _with(clause: Clause, role: str, phrase: Phrase) -> Clause:
     return replace(clause, subject=phrase) if role == "subject" else replace(clause, object=phrase)
 
 
+@cache
+def _nouns(kind: str) -> tuple[str, ...]:
+    return tuple(word for word, noun in NOUNS.items() if fits(noun.kind, kind))
+
+
+@cache
+def _adjectives(kind: str) -> tuple[str, ...]:
+    """What may be said of a kind of nouns."""
+    return tuple(word for word, adjective in ADJECTIVES.items() if fits(kind, adjective.kind))
+
+
+@cache
+def _done_by(kind: str) -> tuple[Verb, ...]:
+    """Verbs whose subject may be of a kind."""
+    return tuple(verb for verb in _USUAL if not kind or fits(kind, verb.subject))
+
+
+@cache
+def _done_to(kind: str) -> tuple[Verb, ...]:
+    """Verbs whose one object may be of a kind."""
+    return tuple(verb for verb in _USUAL if verb.object and not verb.recipient and fits(kind, verb.object))
+
+
 class Author:
     """Draws the parts of sentences, so that what is said can be said: bread is eaten, doors are opened."""
 
@@ -291,11 +329,11 @@ class Author:
 
     def noun(self, kind: str, *avoided: str) -> str:
         """A noun of a kind."""
-        return self.dice.one([word for word, noun in NOUNS.items() if fits(noun.kind, kind) and word not in avoided])
+        return self.dice.one([word for word in _nouns(kind) if word not in avoided])
 
     def adjectives(self, noun: str, count: int) -> tuple[str, ...]:
         """So many adjectives that go with a noun, no two of one meaning."""
-        chosen = self.dice.some([word for word, a in ADJECTIVES.items() if fits(NOUNS[noun].kind, a.kind)], count)
+        chosen = self.dice.some(_adjectives(NOUNS[noun].kind), count)
         return tuple({ADJECTIVES[word].stem: word for word in chosen}.values())
 
     def phrase(self, noun: str, described: float = 0.4) -> Phrase:
@@ -313,7 +351,7 @@ class Author:
         """A clause in a tense, with or without objects, a time, a place, a negation; `no`: a noun not to begin with."""
         dice = self.dice
         kind = NOUNS[subject.noun].kind if subject else ""
-        verb = dice.one([verb for verb in verbs or _USUAL if not kind or fits(kind, verb.subject)])
+        verb = dice.one([verb for verb in verbs if not kind or fits(kind, verb.subject)] if verbs else _done_by(kind))
         subject = subject or self.phrase(self.noun(verb.subject, no))
         thing = self.phrase(self.noun(verb.object, subject.noun)) if verb.object else None
         recipient = self.phrase(self.noun(verb.recipient, subject.noun)) if verb.recipient else None
@@ -330,7 +368,7 @@ class Author:
     def related(self, phrase: Phrase, tense: str) -> Phrase:
         """The phrase with a relative clause, in which it acts or is acted on."""
         kind, dice = NOUNS[phrase.noun].kind, self.dice
-        objects = [verb for verb in _USUAL if verb.object and not verb.recipient and fits(kind, verb.object)]
+        objects = _done_to(kind)
         if fits(kind, "being") and (not objects or dice.chance(0.5)):
             return replace(phrase, relative=replace(self.clause(tense, phrase), gap="subject", passive=False, time=""))
         clause = replace(self.clause(tense, verbs=objects), object=phrase, gap="object", place="", time="")

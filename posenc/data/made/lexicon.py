@@ -184,8 +184,8 @@ class Dice:
 
     def some(self, items: Sequence[T], count: int) -> list[T]:
         """So many different items, in random order."""
-        left = list(items)
-        return [left.pop(self.below(len(left))) for _ in range(count)]
+        left, draw = list(items), self._random.random
+        return [left.pop(int(draw() * size)) for size in range(len(left), len(left) - count, -1)]
 
 
 @dataclass(frozen=True)
