@@ -72,7 +72,7 @@ _loaded = [0]
 
 
 def pytest_runtest_logfinish() -> None:
-    """The libraries that tests load last as long: every cell would go through them, for longer than a tiny one takes."""
+    """What libraries are loaded by then lasts as long: each cell would go through it, longer than a tiny one takes."""
     if len(sys.modules) >= _loaded[0] + 100:
         gc.collect()
         gc.freeze()

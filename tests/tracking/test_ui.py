@@ -71,6 +71,7 @@ def test_another_server_is_not_taken_for_ours(other: int) -> None:
     assert not ui._answers("127.0.0.1", other, "ours")
 
 
+@pytest.mark.slow
 def test_a_server_that_loses_its_port_at_the_start_is_not_announced(
     tmp_path: Path, store: Store, other: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
