@@ -100,7 +100,7 @@ def test_a_run_tells_it_of_its_cells(tmp_path: Path, monkeypatch: pytest.MonkeyP
     plan = Plan(None, cells)  # type: ignore[arg-type]
     terms = CellTerms("fake", store.folder)
     mirror = SimpleNamespace(update=lambda: None)
-    assert driver._run_cells(plan, cells[1:], terms, Means(), [None], mirror)  # type: ignore[arg-type]
+    assert driver._run_cells(plan, cells[1:], terms, Means(), [None], mirror, None)  # type: ignore[arg-type]
     text = stream.getvalue()
     assert text.count("So far") == 1
     assert text.index("/rope/L64/s0 done") < text.index("So far, with seed 0") < text.index("/sinusoidal/L64/s1 done")

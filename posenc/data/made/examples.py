@@ -13,7 +13,8 @@ from itertools import chain, product
 from operator import eq
 
 from posenc.data.made import lexicon
-from posenc.data.made.grammar import Author, Clause, Joined, Phrase, Sentence, english, german, replace
+from posenc.data.made.author import Author
+from posenc.data.made.grammar import Clause, Joined, Phrase, Sentence, english, german, replace
 from posenc.data.made.lexicon import ACTS, BAD, BEINGS, DEEDS, GOOD, NAMES, NOUNS, WHEN, WHERE, Dice, T, fits
 
 Row = tuple[str, ...]
