@@ -82,8 +82,9 @@ def test_a_report_that_is_up_to_date_loads_none_of_its_libraries(finished: Path)
     assert loaded(finished, "report", "enwik8", of=REPORT) == set()
 
 
-def test_a_plan_loads_neither_the_compiler_nor_the_reports_libraries(tmp_path: Path) -> None:
-    found = loaded(tmp_path, "plan", "quick", "--encodings", "all", of={"torch", "torch._dynamo", *REPORT})
+@pytest.mark.parametrize("encodings", ["rope,t5,fox", pytest.param("all", marks=pytest.mark.slow)])
+def test_a_plan_loads_neither_the_compiler_nor_the_reports_libraries(tmp_path: Path, encodings: str) -> None:
+    found = loaded(tmp_path, "plan", "quick", "--encodings", encodings, of={"torch", "torch._dynamo", *REPORT})
     assert found == {"torch"}
 
 

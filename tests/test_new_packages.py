@@ -93,6 +93,7 @@ def test_a_name_that_is_none_for_a_module_is_refused(kind: str, name: str, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_fixture_fails_where_an_encoding_lies(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         mine="""

@@ -55,7 +55,6 @@ GENERATED = {  # the function that makes it, and the names of its columns
     "case-documents": ("made.cases:documents", ("text",)),
     "cases": ("made.cases:cases", ("a", "b", "c", "label")),
 }
-GENERATORS = ("made/examples.py", "made/grammar.py", "made/lexicon.py", "made/cases.py")
 ROWS = {"train": 6000, "validation": 600, "test": 1000}
 """Of what is generated, by split; each split from a seed of its own."""
 
@@ -104,7 +103,7 @@ def _require_none(source: str, options: Mapping[str, Any] | None) -> None:
 @lru_cache(maxsize=2)
 def _generated(kind: str) -> Corpus:
     """Text made by code from a seed; no row of one split stands in another. Kept by the digest of the code."""
-    code = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in GENERATORS]
+    code = [path.read_text(encoding="utf-8") for path in sorted((Path(__file__).parent / "made").glob("*.py"))]
     made = cached(
         "generated", [kind, ROWS, code], lambda: {"json": np.frombuffer(_rows(kind).encode(), dtype=np.uint8)}
     )

@@ -170,6 +170,7 @@ def test_flex_is_timed_forward_on_a_cpu_and_its_step_has_a_reason() -> None:
     assert "no backward pass on a CPU" in (step["t5"].reason or "")
 
 
+@pytest.mark.slow
 def test_peak_memory_counts_one_pass_in_a_process_of_its_own() -> None:
     shape = {"layers": 1, "width": 64, "heads": 1, "feedforward": 64, "rows": 1, "length": 1500}
     request = {

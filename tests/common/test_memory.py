@@ -46,6 +46,7 @@ def run(mode: str) -> tuple[int, int, int]:
     return faults, start, peak
 
 
+@pytest.mark.slow
 def test_freed_memory_is_kept_and_the_next_cell_starts_without_it() -> None:
     faults, start, peak = run("default")
     assert faults > 100, "without it every tensor of 100 MB is asked for anew, or this test shows nothing"

@@ -323,6 +323,8 @@ class TestModels:
         assert built.loss(model, batch).item() == pytest.approx(9.0)
 
 
+LARGE = ("sst2", "qnli", "qqp", "mnli")
+"""Real files that take seconds to read and to tokenise."""
 TASKS = {  # the main metric, rows of train, and Table 2's BERT and RoFormer
     "mrpc": ("f1", 3668, "88.9", "89.5"), "sst2": ("accuracy", 67_349, "93.5", "90.7"),
     "qnli": ("accuracy", 104_743, "90.5", "88.0"), "stsb": ("spearman", 5749, "85.8", "87.0"),
@@ -354,7 +356,8 @@ class TestTasks:
         assert task.training.steps == 3 * (round(rows * (1 - task.data.held_out)) // 32)
         assert task.training.warmup == round(task.training.steps / 10)
 
-    @pytest.mark.parametrize("name", [pytest.param("sst2", marks=pytest.mark.slow), "stsb"])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["sst2", "stsb"])
     def test_a_cell_from_plan_to_record(self, name: str, tmp_path: Path) -> None:
         tiny = {**SETTINGS, "training.batch": 8, "training.warmup": 1, "evaluation.tokens": 2000}
         plan = make(find_suite(f"glue/{name}"), Selection(scale="smoke", encodings=["learned"], changes=tiny))
@@ -376,7 +379,9 @@ class TestTasks:
 
 @pytest.mark.data
 @pytest.mark.skipif("POSENC_DATA" not in os.environ, reason="POSENC_DATA names no folder of official data")
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in TASKS]
+)
 def test_real_files(name: str, words: Tokeniser) -> None:
     """Each reads, the share held out is as large as asked for, and a batch is what a model takes."""
     data, task = glue.TASKS[name](Path(os.environ["POSENC_DATA"])), task_at(f"glue/{name}", "paper", {})

@@ -222,6 +222,7 @@ def test_a_task_by_path_is_known_by_its_content(finished: Path) -> None:
     assert {name for name in before if before[name].id != after[name].id} == {"rte"}
 
 
+@pytest.mark.slow
 def test_a_task_alone_by_its_path_runs_and_its_status_is_found(finished: Path) -> None:
     (finished / "away").mkdir()
     posenc(finished / "away", "run", "../diary.toml", "--encodings", "none", "--set", "data.tokeniser='bytes'",

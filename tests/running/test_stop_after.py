@@ -40,6 +40,7 @@ def test_its_time_lets_a_cell_end_its_step_and_starts_no_other(tmp_path: Path, m
     assert (Store(tmp_path).cell_folder(todo[0].id) / "checkpoint.pt").is_file()
 
 
+@pytest.mark.slow
 def test_one_that_is_done_in_its_time_was_not_stopped(tmp_path: Path) -> None:
     todo = cells("none")
     events = Events(started=lambda cell: None, ended=lambda *of: None, tick=lambda: None, said=lambda line: None)

@@ -16,6 +16,7 @@ from posenc.training import cell as training
 from posenc.training.cell_terms import CellTerms, StoppedError
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one_and_listen_to_this_machine_alone(tmp_path: Path) -> None:
     changes = {"training__batch": 8, "training__accumulate": 2, "training__clip": 1.0, "training__learning_rate": 0.01}
     one, two = (cells("learned", runtime__processes=n, **changes)[0] for n in (1, 2))

@@ -144,6 +144,7 @@ def test_nothing_on_the_streams(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_ui_answers(tmp_path: Path) -> None:
     cell = make_cell()
     store = make_store(tmp_path, [cell])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from runs import posenc as command
 
 import posenc
 from posenc.common.errors import NotPossibleError, PosencError, StoreError
+from posenc.data import sources
 from posenc.objectives import factory
 from posenc.objectives.causal_lm import CausalLM
 from posenc.plan.cell import Cell
@@ -46,7 +48,17 @@ def planned(task: str, **changes: Any) -> Cell:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Cell]]:
+def little() -> Iterator[None]:
+    """A tenth of the rows that generated data have: enough to be scored."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "ROWS", {split: rows // 10 for split, rows in sources.ROWS.items()})
+        sources._generated.cache_clear()
+        yield
+    sources._generated.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def kept(little: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Cell]]:
     """A tiny cell of every objective, trained and kept, in one results folder."""
     folder = tmp_path_factory.mktemp("kept")
     cells = {task: planned(task) for task in TASKS}
@@ -82,8 +94,6 @@ def texts(model: Trained, task: str) -> tuple[str, ...]:
 
 
 def sentences(model: Trained) -> tuple[tuple[str, str], Any]:
-    from posenc.data import sources
-
     corpus = sources.load(model.settings.data.source, None)
     row = corpus.rows["test" if "test" in corpus.rows else "validation"][0]
     short = [str(text)[:20] for text in row[:2]]
