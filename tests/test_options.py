@@ -17,6 +17,7 @@ from posenc.cli import shared_options
 from posenc.cli.commands import main
 from posenc.config.task import SCALES, RuntimeConfig
 from posenc.running import run_options
+from posenc.trained import exported
 
 
 def test_choices_are_those_of_the_configuration() -> None:
@@ -34,6 +35,7 @@ def test_choices_are_those_of_the_configuration() -> None:
         bench.COMPILE,
     )
     assert tuple(SIZES) == shared_options.SIZES
+    assert exported.FORMS == shared_options.EXPORTED
 
 
 def test_a_choice_is_shown_in_help_and_its_default_is_one() -> None:

@@ -20,6 +20,7 @@ from posenc.cli.shared_options import (
     BACKENDS,
     COMPILE,
     DEVICES,
+    EXPORTED,
     PRECISIONS,
     SIZES,
     as_json_option,
@@ -228,7 +229,7 @@ def compare(first: str, second: str, results: Path, output: Path | None, as_json
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--to",
-    type=click.Choice(("posenc", "transformers")),
+    type=click.Choice(EXPORTED),
     default="posenc",
     show_default=True,
     help="Who reads it: posenc.load, or transformers' from_pretrained.",

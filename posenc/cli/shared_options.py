@@ -20,6 +20,7 @@ BACKENDS = ("auto", "reference", "sdpa", "blocks", "flex", "xformers")
 COMPILE = ("none", "inductor", "cudagraphs")
 ATTENTIONS = ("softmax", "performer")
 SIZES = ("small", "bert-base")
+EXPORTED = ("posenc", "transformers")
 RERUN = ("missing", "failed", "stale", "all")
 ENGINES = ("local", "ray")
 

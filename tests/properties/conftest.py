@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
+from findings import NAMES
 
 from posenc.api import registry
 from posenc.api.encoding import Encoding
-from posenc.properties.check import MEASUREMENTS, Finding, measure
+from posenc.properties.check import Finding, measure
 
-NAMES = [measurement.__name__.replace("_", " ") for measurement in MEASUREMENTS]
 QUICK = {"loads", "attention", "order", "norms", "positions", "gradients", "linear form"}
 """What takes some hundredths of a second each."""
 Named = Callable[..., dict[str, Finding]]

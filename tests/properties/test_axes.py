@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from findings import NAMES
 from torch import Tensor, nn
 
 from posenc.api import registry
@@ -17,7 +18,6 @@ from posenc.properties.check import MEASUREMENTS, measure, passed
 from posenc.properties.subject import Outcome, Subject, grid, side_of
 from posenc.properties.theory import measure as theory
 
-NAMES = [measurement.__name__.replace("_", " ") for measurement in MEASUREMENTS]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
