@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -9,7 +10,7 @@ from posenc.api.stack import Stack
 from posenc.common.errors import ConfigError
 
 LARGEST = {"vocabulary": 2**24, "layers": 2**10, "width": 2**16, "heads": 2**12, "feedforward": 2**20,
-           "features": 2**16, "chunk": 2**20, "convolution": 64}  # fmt: skip
+           "features": 2**16, "chunk": 2**20, "convolution": 64, "channels": 2**10, "patch": 2**10}  # fmt: skip
 """Beyond these a model is a slip of the hand, and would be built for hours before it fails."""
 
 
@@ -36,6 +37,8 @@ class BackboneConfig:
         chunk: tokens handled at once by causal performer attention.
         convolution: W, tokens that a short causal convolution spans on the queries, keys and values of self-attention
             (see `layers.ShortConvolution`); 0 for none.
+        patch: sides of a patch along each axis, in pixels (in frames first, of a video), where patches are read in
+            place of tokens: their embeddings are linear. Empty for tokens. channels: of a pixel.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
@@ -60,9 +63,11 @@ class BackboneConfig:
     redraw: int = 0
     chunk: int = 64
     convolution: int = 0
+    patch: tuple[int, ...] = ()
+    channels: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "layers", "width", "heads", "feedforward", "features", "chunk"):
+        for name in ("vocabulary", "layers", "width", "heads", "feedforward", "features", "chunk", "channels"):
             if not 1 <= getattr(self, name) <= LARGEST[name]:
                 raise ConfigError(f"backbone.{name} = {getattr(self, name)}: must be from 1 to {LARGEST[name]:,}")
         for name in ("dropout", "attention_dropout"):
@@ -81,6 +86,21 @@ class BackboneConfig:
             raise ConfigError(f"backbone.redraw = {self.redraw}: 0 (never) or a number of steps is wanted")
         if self.attention == "performer" and self.attention_dropout:
             raise ConfigError("backbone.attention_dropout: a Performer has no attention weights to drop")
+        if not all(1 <= side <= LARGEST["patch"] for side in self.patch):
+            raise ConfigError(
+                f"backbone.patch = {list(self.patch)}: sides must be from 1 to {LARGEST['patch']:,} pixels"
+            )
+        if self.channels > 1 and not self.patch:
+            raise ConfigError(
+                f"backbone.channels = {self.channels}: only pixels have channels, and backbone.patch is []"
+            )
+        if self.patch and (self.form, self.head) != ("encoder", "mean"):
+            raise ConfigError(f"backbone.patch = {list(self.patch)}: patches are read by an encoder with head mean")
+
+    @property
+    def patch_values(self) -> int:
+        """P, the numbers in a patch."""
+        return math.prod(self.patch) * self.channels
 
     def stack(self, max_length: int, *, causal: bool, axes: int = 1) -> Stack:
         """What an encoding is told of one stack of this backbone; `axes`: how many coordinates a position has."""

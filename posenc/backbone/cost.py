@@ -18,14 +18,14 @@ from posenc.backbone.uncompiled import uncompiled
 from posenc.common.errors import FaultyPluginError, PosencError
 
 
-def _model(backbone: BackboneConfig, encoding: str, max_length: int, axes: int = 1) -> Transformer:
+def _model(backbone: BackboneConfig, encoding: str, max_length: int, axes: int | None = None) -> Transformer:
     """The model without memory, which counts work and never does it."""
     with uncompiled(), torch.device("meta"), naming(encoding):
         return Transformer(backbone, encoding, max_length, backend="reference", axes=axes).eval()
 
 
 @lru_cache(maxsize=256)
-def parameters(backbone: BackboneConfig, encoding: str, max_length: int, axes: int = 1) -> dict[str, int]:
+def parameters(backbone: BackboneConfig, encoding: str, max_length: int, axes: int | None = None) -> dict[str, int]:
     """How many parameters in all ("total"), and how many of them the encoding's ("positional").
 
     Raises:
@@ -35,7 +35,7 @@ def parameters(backbone: BackboneConfig, encoding: str, max_length: int, axes: i
 
 
 def count(
-    backbone: BackboneConfig, encoding: str, length: int, max_length: int, axes: int = 1
+    backbone: BackboneConfig, encoding: str, length: int, max_length: int, axes: int | None = None
 ) -> tuple[dict[str, int], float]:
     """Parameters (total, positional) of a model for lengths up to `max_length`, and forward FLOPs a token of a whole
     row of `length`, its output layer reading every place: what `forward` counts, of one row. An encoder-decoder's
@@ -59,7 +59,7 @@ def forward(
     widths: torch.Tensor,
     read: torch.Tensor,
     packed: bool = False,
-    axes: int = 1,
+    axes: int | None = None,
 ) -> torch.Tensor:
     """FLOPs (P,) float64 of forward passes: of matrix products and attention, as torch.utils.flop_counter counts them
     (a multiply-add is two); element-wise work is not counted. Training takes about three times the forward pass.
@@ -123,17 +123,17 @@ def _terms(backbone: BackboneConfig, widths: torch.Tensor) -> torch.Tensor:
 @lru_cache(maxsize=256)
 def _counted(
     backbone: BackboneConfig, encoding: str, max_length: int, rows: int, widths: tuple[tuple[int, ...], ...],
-    packed: bool, axes: int,
+    packed: bool, axes: int | None,
 ) -> tuple[list[int], int]:  # fmt: skip
     """FLOPs of a pass of `rows` through the stacks for each of some widths, and of the output layer for each hidden
     state that it reads.
     """
     model, found = _model(backbone, encoding, max_length, axes), []
     for sizes in widths:
-        tokens = [torch.zeros(rows, width, dtype=torch.long, device="meta") for width in sizes]
+        tokens = [_blank(backbone, rows, width) for width in sizes]
         try:
             with FlopCounterMode(display=False) as counter:
-                _pass(model, tokens, packed, axes)
+                _pass(model, tokens, packed)
         except PosencError:
             raise
         except Exception as error:  # a plug-in's hook, most likely one that reads a tensor's values
@@ -141,7 +141,7 @@ def _counted(
             hint = ": its hooks may not read values out of tensors" if reads else ""
             raise FaultyPluginError(
                 f"encoding {encoding!r} cannot be counted on tensors without memory"
-                f" ({blamed(error) or _shape_at_fault(model, tokens, axes) or said(error)}){hint}"
+                f" ({blamed(error) or _shape_at_fault(model, tokens) or said(error)}){hint}"
             ) from error
         found.append(counter.get_total_flops())
     with uncompiled(), FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -150,23 +150,30 @@ def _counted(
     return found, counter.get_total_flops()
 
 
-def _pass(model: Transformer, tokens: Sequence[torch.Tensor], packed: bool = False, axes: int = 1) -> torch.Tensor:
+def _blank(backbone: BackboneConfig, rows: int, width: int) -> torch.Tensor:
+    """Rows that hold nothing, for a model without memory."""
+    if backbone.patch:
+        return torch.zeros(rows, width, backbone.patch_values, device="meta")
+    return torch.zeros(rows, width, dtype=torch.long, device="meta")
+
+
+def _pass(model: Transformer, tokens: Sequence[torch.Tensor], packed: bool = False) -> torch.Tensor:
     """The hidden states of the last stack; packed: rows say that they hold several examples."""
     segments = [part if packed else None for part in tokens]
     with uncompiled(), torch.device("meta"), torch.no_grad():
-        places = torch.zeros(1, tokens[0].shape[1], axes, dtype=torch.long) if axes > 1 else None
+        places = torch.zeros(1, tokens[0].shape[1], model.axes, dtype=torch.long) if model.axes > 1 else None
         hidden = model.hidden(tokens[0], segments=segments[0], coordinates=places)
         if model.config.form != "encoder-decoder":
             return hidden
         return model.decode(tokens[1], hidden, segments=segments[1], memory_segments=segments[0])
 
 
-def _shape_at_fault(model: Transformer, tokens: Sequence[torch.Tensor], axes: int) -> str | None:
+def _shape_at_fault(model: Transformer, tokens: Sequence[torch.Tensor]) -> str | None:
     """Which hook gave what attention could do nothing with: it is asked again, each hook's answer looked at."""
     for part in model.encodings():
         guard(part)
     try:
-        _pass(model, tokens, axes=axes)
+        _pass(model, tokens)
     except HookError as error:
         return str(error)
     except Exception:
@@ -185,7 +192,7 @@ def shapes(backbone: BackboneConfig, encoding: str, max_length: int) -> dict[str
 @lru_cache(maxsize=256)
 def backend_taken(
     backbone: BackboneConfig, encoding: str, max_length: int, asked: str, device: str, training: bool = True,
-    precision: str = "float32", length: int | None = None, axes: int = 1,
+    precision: str = "float32", length: int | None = None, axes: int | None = None,
 ) -> str:  # fmt: skip
     """Which attention backend runs, of every stack: "favor" for a Performer; `training` where gradients are wanted.
 

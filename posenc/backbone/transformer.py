@@ -17,6 +17,7 @@ from posenc.api.encoding import Encoding
 from posenc.api.starts import normal_, xavier_uniform_
 from posenc.attention.interface import DecodingCache
 from posenc.backbone.config import BackboneConfig
+from posenc.backbone.inputs import Patches, axes_read
 from posenc.backbone.layers import EncodedStack
 from posenc.common.errors import NotPossibleError
 from posenc.common.seeds import derive
@@ -82,19 +83,24 @@ class Transformer(nn.Module):
         encoding: as written in a suite: `rope`, `sinusoidal+rope`, `rope(base=500000)`.
         max_length: the largest length trained on, in tokens.
         backend: of softmax attention.
-        axes: how many coordinates a position has; of more than one, every pass is given them.
+        axes: how many coordinates a position has; of more than one, every pass is given them. None: 1 of tokens, and
+            of patches as many as `axes_read` tells.
 
     Raises:
         NotPossibleError: the encoding cannot serve this backbone.
     """
 
     def __init__(
-        self, config: BackboneConfig, encoding: str, max_length: int, backend: str = "auto", axes: int = 1
+        self, config: BackboneConfig, encoding: str, max_length: int, backend: str = "auto", axes: int | None = None
     ) -> None:
         super().__init__()
         self.config = config
-        self.embedding = table(config.vocabulary, config.width)
-        for stack in config.stacks(max_length, axes):
+        self.axes = axes_read(config, encoding, max_length) if axes is None else axes
+        if config.patch:
+            self.patches = Patches(config)
+        else:
+            self.embedding = table(config.vocabulary, config.width)
+        for stack in config.stacks(max_length, self.axes):
             name = "decoder" if stack.causal else "encoder"
             cross = stack.causal and config.form == "encoder-decoder"
             part = EncodedStack(
@@ -125,6 +131,8 @@ class Transformer(nn.Module):
             generator = torch.Generator().manual_seed(derive(seed, "parameter", name))
             if name.endswith("embedding.weight"):
                 normal_(parameter, self.config.width**-0.5, generator)
+            elif name == "patches.weight":
+                normal_(parameter, self.config.patch_values**-0.5, generator)
             elif parameter.dim() == 2:
                 xavier_uniform_(parameter, generator)
             else:
@@ -144,7 +152,10 @@ class Transformer(nn.Module):
         return self
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Tokens (B,L) to embeddings (B,L,D) with a root mean square of 1 at the start."""
+        """Tokens (B,L), or patches (B,L,P), to embeddings (B,L,D) with a root mean square of 1 at the start."""
+        if self.config.patch:
+            embedded: Tensor = self.patches(tokens)
+            return embedded
         return self.embedding(tokens) * math.sqrt(self.config.width)
 
     def hidden(
@@ -157,14 +168,16 @@ class Transformer(nn.Module):
         coordinates: Tensor | None = None,
         cache: DecodingCache | None = None,
     ) -> Tensor:
-        """Hidden states (B,L,D) of tokens (B,L): of the encoder where there is one, else of the decoder.
+        """Hidden states (B,L,D) of tokens (B,L), or patches (B,L,P): of the encoder if there is one, or the decoder.
 
         Args:
             mask: (B,L) bool, True at real tokens. segments: (B,L) int, packed examples. cls: (B,L) bool.
-            coordinates: (B or 1, L, A), where tokens stand; None where they are counted.
+            coordinates: (B or 1, L, A), where tokens stand; None where they are counted. Of patches they are not handed
+                on to an encoding that reads one coordinate.
             cache: the decoder's, for cached decoding; then mask and coordinates cover all tokens so far.
         """
-        given = {"mask": mask, "segments": segments, "cls": cls, "coordinates": coordinates}
+        places = None if self.config.patch and self.axes == 1 else coordinates
+        given = {"mask": mask, "segments": segments, "cls": cls, "coordinates": places}
         if self.config.form == "decoder":
             return self.get_submodule("decoder")(self.embed(tokens), **given, cache=cache)
         if cache is not None:

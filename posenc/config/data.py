@@ -23,8 +23,8 @@ class DataConfig:
         source: a name that posenc.data.sources knows; "none" where nothing is learnt.
         splits: of a text that has none of its own: parts of the whole.
         options: of a source that is a generator of sequences: keywords of its class.
-        tokeniser: bytes; one of posenc.data.tokens, trained on the task's own text to `backbone.vocabulary` tokens; or
-            symbols, as a generator of sequences gives them.
+        tokeniser: bytes; one of posenc.data.tokens, trained on the task's own text to `backbone.vocabulary` tokens;
+            symbols, as a generator of sequences gives them; or patches of images.
         vocabulary_of: the source on whose text it is trained, where that is not the task's own.
         held_out: of the training rows, the share on which choices are made where the test's labels are hidden (GLUE).
         released: the hub's repository of a released tokeniser, used in place of one trained here. revision: of it.
@@ -42,7 +42,7 @@ class DataConfig:
     source: str
     splits: tuple[float, float, float] = (0.9, 0.05, 0.05)
     options: dict[str, bool | int | float | str | list[int] | list[str]] = field(default_factory=dict)
-    tokeniser: Literal["bytes", "bpe", "wordpiece", "characters", "words", "symbols"] = "bytes"
+    tokeniser: Literal["bytes", "bpe", "wordpiece", "characters", "words", "symbols", "patches"] = "bytes"
     vocabulary_of: str = ""
     held_out: float = 0.1
     released: str = ""

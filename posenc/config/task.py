@@ -310,6 +310,9 @@ class Task:
             raise ConfigError(f"training.steps = {self.training.steps}: {named} wants {wanted}")
         if self.evaluation.stride and not kind.slides:
             raise ConfigError(f"evaluation.stride = {self.evaluation.stride}: {named} has no windows that slide")
+        if bool(self.backbone.patch) != (kind.tokenisers == ("patches",)):
+            wanted = "wants the sides of a patch" if kind.tokenisers == ("patches",) else "reads tokens"
+            raise ConfigError(f"backbone.patch = {list(self.backbone.patch)}: {named} {wanted}")
         if self.evaluation.metrics and not kind.scores:
             raise ConfigError(f"evaluation.metrics = {self.evaluation.metrics}: {named} leaves no choice")
         kind.require(self)

@@ -17,11 +17,12 @@ from posenc.common.seeds import derive
 from posenc.config.data import OWN
 from posenc.data.cache import cached
 from posenc.data.corpus import Corpus, assemble
+from posenc.data.pictures import Pictures
 from posenc.data.sequences.generator import Generator
 from posenc.data.sequences.source import Sequences, sequences
 from posenc.data.text import ByteText
 
-Data = ByteText | Corpus | Sequences
+Data = ByteText | Corpus | Sequences | Pictures
 
 FILES = {  # read when first asked for
     "stdlib": "posenc.data.text:standard_library",
@@ -37,13 +38,15 @@ FILES = {  # read when first asked for
     "chinese": "posenc.data.documents:chinese",
     "cail2019-scm": "posenc.data.cail:cail2019_scm",
     **{f"glue/{name}": f"posenc.data.glue:{name}" for name in ("mrpc", "sst2", "qnli", "stsb", "qqp", "mnli")},
+    **{f"images/{name}": f"posenc.data.pictures:{name}" for name in ("digits", "mnist", "cifar10", "cifar100")},
     **{
         f"sequences/{name}": target
         for name, target in in_folder(Path(__file__).parent / "sequences", "posenc.data.sequences").items()
     },
 }
 SOURCES = Registry("data source", "posenc.sources", FILES)
-"""Each is a function that takes the folder of --data, or None, and gives a Corpus or a ByteText; or a Generator."""
+"""Each is a function that takes the folder of --data, or None, and gives a Corpus, ByteText or Pictures; or a
+Generator."""
 GENERATED = {  # the function that makes it, and the names of its columns
     "documents": ("made.examples:documents", ("text",)),
     "translations": ("made.examples:translations", ("source", "target")),
@@ -90,8 +93,10 @@ def load(source: str, folder: Path | None, options: Mapping[str, Any] | None = N
         if source in FILES:
             raise
         raise DataError(f"data source {source!r} of {entry.package}: {type(error).__name__}: {error}") from error
-    if not isinstance(found, ByteText | Corpus):
-        raise DataError(f"data source {source!r} of {entry.package} gave {type(found).__name__}, no Corpus or ByteText")
+    if not isinstance(found, ByteText | Corpus | Pictures):
+        raise DataError(
+            f"data source {source!r} of {entry.package} gave {type(found).__name__}, no Corpus, ByteText or Pictures"
+        )
     return found
 
 

@@ -12,10 +12,14 @@ from posenc.config.objectives import objective as objective_named
 from posenc.config.settings import Settings
 from posenc.data import own_files, sources
 from posenc.data.corpus import Corpus, Texts
+from posenc.data.pictures import Pictures
 from posenc.data.sequences.source import Sequences
 from posenc.data.sources import Data
 from posenc.data.text import ByteText
 from posenc.data.tokens import Kind, Tokeniser, tokeniser
+
+FORMS: dict[str, type[Data]] = {"symbols": Sequences, "bytes": ByteText, "patches": Pictures}
+"""What data are whose tokens are no words of a text; all others are a Corpus."""
 
 
 def data(
@@ -38,16 +42,11 @@ def data(
         found: Data = own_files.load(config, kind.columns, folder, beside)
     else:
         found = sources.load(config.source, folder, config.options)
-    if isinstance(found, Sequences) != (config.tokeniser == "symbols"):
+    needs = FORMS.get(config.tokeniser, Corpus)
+    if not isinstance(found, needs):
         raise ConfigError(f"data.source = {config.source!r}: objective {objective!r} cannot learn from it")
-    if isinstance(found, Sequences):
+    if not isinstance(found, Corpus):
         return found, found.digest
-    if isinstance(found, ByteText):
-        if config.tokeniser != "bytes":
-            raise ConfigError(f"data.source = {config.source!r}: objective {objective!r} cannot learn from it")
-        return found, found.digest
-    if config.tokeniser == "bytes":
-        raise ConfigError(f"data.source = {config.source!r}: objective {objective!r} cannot learn from it")
     if found.fields not in kind.columns:
         columns = " or ".join("/".join(names) for names in kind.columns)
         raise ConfigError(

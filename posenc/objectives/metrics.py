@@ -30,12 +30,13 @@ MASKED_ACCURACY = Metric(
 )  # fmt: skip
 BLEU = Metric("bleu", "BLEU (sacreBLEU)", "higher", "bleu", ("translation", "reference"))
 TARGET_LOSS = mean("target_loss", "loss (nats a token)", "lower")
+CROSS_ENTROPY = mean("cross_entropy", "cross-entropy (nats)", "lower")
 
 KNOWN = {
     metric.name: metric
     for metric in (
         ACCURACY, EXACT_MATCH, F1, MATTHEWS, SPEARMAN, PEARSON, BITS_PER_CHARACTER, BITS_PER_BYTE, PERPLEXITY,
-        WORD_PERPLEXITY, MASKED_LOSS, MASKED_ACCURACY, BLEU, TARGET_LOSS,
+        WORD_PERPLEXITY, MASKED_LOSS, MASKED_ACCURACY, BLEU, TARGET_LOSS, CROSS_ENTROPY,
     )
 }  # fmt: skip
 

@@ -23,33 +23,12 @@ from posenc.objectives import factory
 from posenc.plan.arms import told
 from posenc.plan.axes import combinations, lengths_of, shown
 from posenc.plan.cell import Cell
+from posenc.plan.later import IN_FIRST_DEFINITIONS, without_defaults
 from posenc.plan.selection import LONGEST, Selection, encodings_wanted, find_suite, scale_wanted, tasks_wanted
 from posenc.records.record import SCHEMA, variants
 
 __all__ = ["Plan", "Selection", "find_suite", "make"]
 
-LATER: dict[str, Any] = {
-    "backbone.convolution": 0,
-    "backbone.scale": "sqrt",
-    "backbone.embedding_norm": False,
-    "data.files": {},
-    "data.format": "",
-    "data.header": True,
-    "data.columns": {},
-    "data.labels": [],
-    "data.options": {},
-    "task_source": "",
-    "objective_package": "",
-    "evaluation.min_tokens": 1,
-    "evaluation.rows": 500,
-    "evaluation.stride": 0,
-}
-"""Keys that came after the first results, with their defaults: they are part of a cell's identity where they differ."""
-IN_FIRST_DEFINITIONS = (
-    "backbone.convolution", "data.files", "data.format", "data.header", "data.columns", "data.labels",
-    "evaluation.min_tokens",
-)  # fmt: skip
-"""Those of LATER that suites' definitions have had from the first on, whatever their values."""
 TOKENS = ("tokeniser", "released", "revision")
 """Keys of data that say what a token is: a cell starts from weights that were trained on the same tokens."""
 HANDED_ON = ("backbone.", "runtime.", *(f"data.{key}" for key in TOKENS))
@@ -331,17 +310,6 @@ class _Family:
         settled: dict[str, Any] = {"varied": {}, "tuned": {}, "changes": changes, "label": ""}
         parent = replace(one, given=given, task=task, length=task.length, data_digest=data_digest, **settled)
         return self._add(parent, self._parent(parent, (*descendants, start)) if task.start != SCRATCH else None)
-
-
-def without_defaults(config: Mapping[str, Any], but: Sequence[str] = ()) -> dict[str, Any]:
-    """A configuration, or a task, without the keys of LATER that are at their defaults; those of `but` stay."""
-    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
-    for key, default in LATER.items():
-        *table, name = key.split(".")
-        place = result[table[0]] if table else result
-        if key not in but and name in place and place[name] == default:
-            del place[name]
-    return result
 
 
 def _cell(one: _Wanted, scale: str, parent: Cell | None) -> Cell:

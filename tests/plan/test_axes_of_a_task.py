@@ -36,6 +36,8 @@ OTHER: dict[str, list[Any]] = {
     "backbone.form": [],
     "backbone.head": [],
     "backbone.outputs": [],
+    "backbone.patch": [],
+    "backbone.channels": [],
     "backbone.vocabulary": [300, 310],
     "backbone.heads": [2, 4],
     "backbone.convolution": [0, 3],
@@ -65,6 +67,8 @@ REFUSED = {
     "backbone.form": ("encoder", "wants 'decoder'"),
     "backbone.head": ("class", "wants 'tokens'|head class"),
     "backbone.outputs": (3, "head class"),
+    "backbone.patch": ([4, 4], "head mean"),
+    "backbone.channels": (3, "only pixels have channels"),
     "training.packed": (True, "one length"),
     "training.stages": ([{"length": 32, "batch": 32, "steps": 350}], "has none"),
 }

@@ -14,7 +14,8 @@ from posenc.common.files import digest
 from posenc.config.settings import Settings
 from posenc.config.task import plain
 from posenc.objectives.work import fixed
-from posenc.plan.plan import Selection, find_suite, make, without_defaults
+from posenc.plan.later import without_defaults
+from posenc.plan.plan import Selection, find_suite, make
 
 
 def test_a_cells_settings_are_its_configuration_and_nothing_else() -> None:

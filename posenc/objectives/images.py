@@ -1,0 +1,213 @@
+"""Classes of images read as patches on a grid (Dosovitskiy et al. 2021, arXiv:2010.11929), at several resolutions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from posenc.api.objective import Batch, Objective, Scored
+from posenc.backbone.transformer import Transformer
+from posenc.common.errors import ConfigError, DataError, NotPossibleError
+from posenc.common.seeds import derive
+from posenc.config.settings import Settings
+from posenc.config.task import Task
+from posenc.data.pictures import Pictures
+from posenc.objectives.epochs import Epochs
+from posenc.objectives.metrics import ACCURACY, CROSS_ENTROPY
+
+Ids = NDArray[np.int64]
+SCALED = "test_scaled"
+
+
+class Images(Objective):
+    """Each image is cut into squares, which an encoder reads in place of tokens; its class is read from their mean.
+
+    A length is a number of patches, which stand in a square: an image is brought to so many pixels a side as they have
+    together (bilinear, with antialiasing where it becomes smaller). So a multiple of the length is another resolution
+    of the same images: 4 times the patches are twice the pixels a side. Pixels are standardised by channel, with the
+    mean and the deviation of the training images.
+
+    Patches stand at (row, column), counted from 0. At another resolution than the trained one they are counted on, as
+    in RoPE-ViT (Heo et al. 2024): that is the split "test". "test_scaled" has the same images with coordinates scaled,
+    so that the last patch stands where the last one stood in training. An encoding that reads one coordinate is given
+    none: it counts patches, row by row, and nothing can be scaled.
+
+    Args:
+        settings: of the cell. data: the images.
+
+    Raises:
+        ConfigError: channels or classes that the backbone does not have.
+    """
+
+    name = "images"
+    form = "encoder"
+    head = "mean"
+    tokenisers = ("patches",)
+    metrics = (ACCURACY, CROSS_ENTROPY)
+
+    @classmethod
+    def reads_of(cls, length: int) -> int:
+        return 1
+
+    @classmethod
+    def vocabulary_of(cls, data: Mapping[str, Any]) -> int:
+        """There are no tokens, and so no kinds of them."""
+        return 1
+
+    @classmethod
+    def require(cls, task: Task) -> None:
+        patch = task.backbone.patch
+        if len(patch) != 2 or patch[0] != patch[1]:
+            raise ConfigError(f"backbone.patch = {list(patch)}: objective 'images' wants two equal sides, in pixels")
+        for length in task.evaluation.lengths(task.length):
+            side_of(length)
+
+    @classmethod
+    def require_data(cls, data: Pictures, task: Task, length: int) -> None:
+        if len(data.splits["train"][1]) < task.training.batch:
+            raise DataError(
+                f"{data.name}: {len(data.splits['train'][1]):,} training images, and training.batch ="
+                f" {task.training.batch}"
+            )
+        for longer in task.evaluation.lengths(length):
+            side_of(longer)
+
+    @classmethod
+    def make(cls, settings: Settings, data: Pictures, tokens: None) -> Images:
+        return cls(settings, data)
+
+    def __init__(self, settings: Settings, data: Pictures) -> None:
+        backbone = settings.backbone
+        for key, ours, theirs in (
+            ("channels", backbone.channels, data.channels),
+            ("outputs", backbone.outputs, data.classes),
+        ):
+            if ours != theirs:
+                raise ConfigError(f"backbone.{key} = {ours}: {data.name} has {theirs}")
+        self.pictures, self.length, self.evaluation = data, settings.length, settings.evaluation
+        self.patch = backbone.patch[-1]
+        self.epochs = Epochs(np.full(len(data.splits["train"][1]), self.length), settings.training.batch)
+        lengths = self.evaluation.lengths(self.length)
+        self.tests = [("test", length) for length in lengths]
+        self.tests += [(SCALED, length) for length in lengths if length != self.length]
+        self.mean, self.deviation = _standard(data.splits["train"][0])
+        shown = {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+        self.data = {**data.describe(), **shown}
+        self._places: dict[tuple[int, bool, torch.device], Tensor] = {}
+
+    def patches(self, split: str, rows: Ids, length: int) -> Tensor:
+        """Patches (B,L,P) float32 of some images of a split: L in reading order, P by row, column and channel."""
+        pixels = torch.from_numpy(self.pictures.splits[split][0][rows]).float()
+        images = ((pixels - self.mean) / self.deviation).permute(0, 3, 1, 2)
+        side = side_of(length)
+        wanted = (side * self.patch, side * self.patch)
+        if images.shape[2:] != wanted:
+            images = functional.interpolate(images, wanted, mode="bilinear", align_corners=False, antialias=True)
+        cut = images.unflatten(3, (side, self.patch)).unflatten(2, (side, self.patch))  # (B,C,rows,p,columns,p)
+        return cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2).contiguous()
+
+    def places(self, length: int, device: torch.device, scaled: bool = False) -> Tensor:
+        """Coordinates (1,L,2) of patches: whole numbers, or where they are scaled float64."""
+        key = (length, scaled, device)
+        if key not in self._places:  # once: a GPU's step waits for no copy
+            side, trained = side_of(length), side_of(self.length)
+            at = torch.cartesian_prod(torch.arange(side), torch.arange(side))[None]
+            if scaled:
+                at = at.double() * ((trained - 1) / max(1, side - 1))
+            self._places[key] = at.to(device)
+        return self._places[key]
+
+    def batch(self, seed: int, step: int, rows: int) -> Batch:
+        """Patches (B,L,P) and classes (B,)."""
+        if rows != self.epochs.batch:
+            raise ValueError(f"{rows} rows a batch, and the epochs were laid out for {self.epochs.batch}")
+        return self._batch("train", self.epochs.rows(seed, step), self.length)
+
+    def _batch(self, split: str, rows: Ids, length: int) -> Batch:
+        return self.patches(split, rows, length), torch.from_numpy(self.pictures.splits[split][1][rows])
+
+    def targets(self, batch: Batch) -> int:
+        return len(batch[1])
+
+    def seen(self, batch: Batch) -> int:
+        return batch[0].shape[0] * batch[0].shape[1]
+
+    def logits(self, model: Transformer, patches: Tensor, scaled: bool = False) -> Tensor:
+        """What the model says of patches (B,L,P): (B,classes), at least in float32."""
+        hidden = model.hidden(patches, coordinates=self.places(patches.shape[1], patches.device, scaled))
+        logits = model.summarise(hidden)
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    def loss(self, model: Transformer, batch: Batch) -> Tensor:
+        patches, labels = batch
+        return functional.cross_entropy(self.logits(model, patches), labels)
+
+    def scored(self, split: str) -> Ids:
+        """The images of a split that are scored: all, or so many as have evaluation.tokens patches in training.
+
+        Which ones hangs on the split alone: the same at every resolution.
+        """
+        count = len(self.pictures.splits[split][1])
+        if not self.evaluation.tokens:
+            return np.arange(count)
+        order = np.random.default_rng(derive(0, "evaluation", split)).permutation(count)
+        return np.sort(order[: max(1, self.evaluation.tokens // self.length)])
+
+    def _batches(self, split: str, length: int) -> Iterator[Batch]:
+        rows, most = self.scored(split), max(1, self.evaluation.batch_tokens // length)
+        for first in range(0, len(rows), most):
+            yield self._batch(split, rows[first : first + most], length)
+
+    @torch.no_grad()
+    def score(self, model: Transformer, split: str, length: int) -> Scored:
+        device, scaled = next(model.parameters()).device, split == SCALED
+        if scaled and model.axes == 1:
+            raise NotPossibleError("not possible: it counts patches row by row, and no count is scaled")
+        right, losses = [], []
+        for patches, labels in self._batches("test" if scaled else split, length):
+            logits = self.logits(model, patches.to(device), scaled).double().cpu()
+            # What is no number is no answer.
+            right.append(((logits.argmax(-1) == labels) & logits.isfinite().all(-1)).double().numpy())
+            losses.append(functional.cross_entropy(logits, labels, reduction="none").numpy())
+        hits, nats = np.concatenate(right), np.concatenate(losses)
+        each = {"accuracy": hits, "cross_entropy": nats, "weight": np.ones(len(hits))}
+        side = side_of(length) * self.patch
+        details = {"resolution": f"{side} x {side} pixels"}
+        values = {"accuracy": float(hits.mean()), "cross_entropy": float(nats.mean())}
+        return Scored(values, len(hits), details, each)
+
+    def baselines(self) -> dict[str, float]:
+        """The accuracy on test of the commonest class of train."""
+        common = int(np.bincount(self.pictures.splits["train"][1]).argmax())
+        truth = self.pictures.splits["test"][1][self.scored("test")]
+        return {"majority": float((truth == common).mean())}
+
+
+def side_of(length: int) -> int:
+    """Patches along each side of a square of so many.
+
+    Raises:
+        ConfigError: they make no square.
+    """
+    side = math.isqrt(length)
+    if side * side != length:
+        raise ConfigError(f"{length} patches make no square: length and its multiples must be 1, 4, 9, 16, ...")
+    return side
+
+
+def _standard(pixels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (C,) of pixels by channel; what never changes is divided by 1."""
+    flat = pixels.reshape(-1, pixels.shape[-1])
+    counts = np.stack([np.bincount(channel, minlength=256) for channel in flat.T]).astype(np.float64)  # exact sums
+    shades = np.arange(256)
+    mean = counts @ shades / len(flat)
+    deviation = np.sqrt(np.maximum(counts @ shades**2 / len(flat) - mean**2, 0.0))
+    deviation[deviation == 0] = 1.0
+    return torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
