@@ -19,7 +19,7 @@ LEARNT = [name for name in TASKS if task_at(name, "paper", {}).training.steps]
 OF_BERT = [
     name
     for name in LEARNT
-    if task_at(name, "paper", {}).backbone.form == "encoder" and name.partition("/")[0] != "diagnostic"
+    if task_at(name, "paper", {}).backbone.form == "encoder" and name.partition("/")[0] not in ("diagnostic", "images")
 ]
 
 
@@ -51,6 +51,22 @@ def test_what_cards_say_of_bert_is_what_ours_is(name: str) -> None:
     assert task_at(name, "paper", {}).backbone.attention_dropout == 0 and "attention weights; here none" in text
     assert "standard deviation of 0.02" in text or "standard deviation 0.02" in text
     assert task_at(name, "paper", {}).backbone.dropout == 0.1, "which needs no word, as it is BERT's"
+
+
+def test_what_the_cards_of_cifar_say_is_what_ours_is() -> None:
+    for name in ("images/cifar10", "images/cifar100"):
+        task, said = task_at(name, "paper", {}), " ".join(task_at(name, "paper", {}).card.paper_says)
+        backbone, training = task.backbone, task.training
+        for words in (
+            f"{backbone.layers} layers, {backbone.width} wide, {backbone.heads} heads",
+            "4 x 4",
+            "200 epochs",
+        ):
+            assert words in said
+        assert (task.length, backbone.patch) == ((32 // 4) ** 2, (4, 4)) and training.batch == 4 * 128
+        assert abs(training.steps * training.batch / 45_000 - 200) < 1  # epochs
+        assert (training.learning_rate, training.schedule, training.weight_decay) == (1e-4, "cosine", 0)
+        assert (backbone.dropout, backbone.attention_dropout) == (0.1, 0.1)
 
 
 def test_what_the_translation_cards_say_is_what_ours_is() -> None:
