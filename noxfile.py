@@ -47,9 +47,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """The tests that take minutes, those of Ray among them."""
-    install(session, "test", extras="[ray]")
-    session.run("pytest", "-m", "slow", "--timeout=2400", *WORKERS, *session.posargs)
+    """The tests that take minutes, those of Ray among them, and what `oracles` runs."""
+    install(session, "test", "oracles", extras="[ray]")
+    session.run("pytest", "-m", "slow or oracle", "-rs", "--timeout=2400", *WORKERS, *session.posargs)
 
 
 @nox.session

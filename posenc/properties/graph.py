@@ -12,17 +12,22 @@ from posenc.api.blame import blamed, said
 from posenc.backbone.transformer import Transformer
 from posenc.properties.subject import Outcome, Subject, apart, config, over, shown
 
+TRACED = 12
+"""Tokens of the row that a compiler sees: in a Performer a whole chunk and a part of one."""
 SHORT = 128
 """Tokens of the shorter of the two rows whose tensors are counted."""
 
 
 def graph(subject: Subject) -> Outcome:
     """A pass is one graph to torch.compile, without a break, and gives the same."""
-    measured, wrong, tokens = dict[str, float](), list[str](), subject.tokens()
+    measured, wrong, tokens = dict[str, float](), list[str](), subject.tokens()[:, :TRACED]
     for stack, (causal, kind) in subject.served.items():
         # As it is, without what tells where a hook's answer is not finite: that looks at numbers, which no graph can.
         model = Transformer(config(causal, kind), subject.encoding, subject.trained, axes=subject.axes)
         model = model.initialise(subject.seed).double().eval()
+        for _, part in model.stacks:
+            if part.encoding.at(0) is part.encoding:  # a second layer is the same code, and takes as long to trace
+                part.layers = part.layers[:1]
         plain = subject.run(model, tokens)
         torch._dynamo.reset()
         try:

@@ -151,17 +151,13 @@ def test_what_cannot_be_is_refused(value: str, message: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("task", "encoding", "precision"), [("enwik8", "rope", "bfloat16"), ("zh-mlm", "t5", "float32")]
-)
-def test_inductor_trains_to_the_same_numbers_and_goes_on_to_the_bit(
-    task: str, encoding: str, precision: str, tmp_path: Path, fresh_seed: int
-) -> None:
-    changes = {"seed": fresh_seed, "backbone__attention": "softmax", "runtime__precision": precision}
-    expected = train(cell(task, encoding, **changes), tmp_path)  # type: ignore[arg-type]
-    compiled = cell(task, encoding, runtime__compile="inductor", **changes)  # type: ignore[arg-type]
+def test_inductor_trains_to_the_same_numbers_and_goes_on_to_the_bit(tmp_path: Path, fresh_seed: int) -> None:
+    """In stages, whose rows have several lengths, and in bf16."""
+    changes = {"seed": fresh_seed, "backbone__attention": "softmax", "runtime__precision": "bfloat16"}
+    expected = train(cell("zh-mlm", "t5", **changes), tmp_path)  # type: ignore[arg-type]
+    compiled = cell("zh-mlm", "t5", runtime__compile="inductor", **changes)  # type: ignore[arg-type]
     whole = train(compiled, tmp_path)
-    assert values(whole) == pytest.approx(values(expected), rel=1e-4 if precision == "float32" else 2e-2)
+    assert values(whole) == pytest.approx(values(expected), rel=2e-2)
     calls = itertools.count()
     with pytest.raises(StoppedError):
         training.train(compiled, CellTerms("test", tmp_path / "stopped"), lambda: next(calls) > 2)

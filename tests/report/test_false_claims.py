@@ -79,8 +79,8 @@ def share_that_claims(draw: Draw, seeds: tuple[int, ...], fresh_seed: int) -> fl
 
 @pytest.mark.parametrize(
     ("draw", "seeds"),
-    [(normal, (5,)), (discrete, (5,)), (skewed, (5,)), (skewed, (8,)), (diverging, (8,)), (normal, (5, 7, 9))],
-    ids=["normal", "discrete", "skewed", "skewed, eight seeds", "diverged", "extended after looks"],
+    [(normal, (5,)), (discrete, (5,)), (skewed, (5,)), (diverging, (8,)), (normal, (5, 7, 9))],
+    ids=["normal", "discrete", "skewed", "diverged", "extended after looks"],
 )
 def test_at_most_one_family_in_twenty_claims_what_is_not_there(
     draw: Draw, seeds: tuple[int, ...], fresh_seed: int
