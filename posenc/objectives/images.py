@@ -67,17 +67,30 @@ class Images(Objective):
         if len(patch) != 2 or patch[0] != patch[1]:
             raise ConfigError(f"backbone.patch = {list(patch)}: objective 'images' wants two equal sides, in pixels")
         for length in task.evaluation.lengths(task.length):
-            side_of(length)
+            cls.grid(length, patch, ())
 
     @classmethod
     def require_data(cls, data: Pictures, task: Task, length: int) -> None:
         if len(data.splits["train"][1]) < task.training.batch:
             raise DataError(
-                f"{data.name}: {len(data.splits['train'][1]):,} training images, and training.batch ="
+                f"{data.name}: {len(data.splits['train'][1]):,} training rows, and training.batch ="
                 f" {task.training.batch}"
             )
         for longer in task.evaluation.lengths(length):
-            side_of(longer)
+            cls.grid(longer, task.backbone.patch, data.sides)
+
+    @classmethod
+    def grid(cls, length: int, patch: tuple[int, ...], sides: tuple[int, ...]) -> tuple[int, ...]:
+        """How many patches stand along each axis of a row of so many.
+
+        Args:
+            patch: its sides. sides: of what is cut, in pixels.
+
+        Raises:
+            ConfigError: they make no square.
+        """
+        side = side_of(length)
+        return side, side
 
     @classmethod
     def make(cls, settings: Settings, data: Pictures, tokens: None) -> Images:
@@ -92,7 +105,7 @@ class Images(Objective):
             if ours != theirs:
                 raise ConfigError(f"backbone.{key} = {ours}: {data.name} has {theirs}")
         self.pictures, self.length, self.evaluation = data, settings.length, settings.evaluation
-        self.patch = backbone.patch[-1]
+        self.patch = backbone.patch
         self.epochs = Epochs(np.full(len(data.splits["train"][1]), self.length), settings.training.batch)
         lengths = self.evaluation.lengths(self.length)
         self.tests = [("test", length) for length in lengths]
@@ -103,24 +116,35 @@ class Images(Objective):
         self._places: dict[tuple[int, bool, torch.device], Tensor] = {}
 
     def patches(self, split: str, rows: Ids, length: int) -> Tensor:
-        """Patches (B,L,P) float32 of some images of a split: L in reading order, P by row, column and channel."""
+        """Patches (B,L,P) float32 of some rows of a split: L in reading order, P by a patch's axes, then channel."""
         pixels = torch.from_numpy(self.pictures.splits[split][0][rows]).float()
-        images = ((pixels - self.mean) / self.deviation).permute(0, 3, 1, 2)
-        side = side_of(length)
-        wanted = (side * self.patch, side * self.patch)
-        if images.shape[2:] != wanted:
-            images = functional.interpolate(images, wanted, mode="bilinear", align_corners=False, antialias=True)
-        cut = images.unflatten(3, (side, self.patch)).unflatten(2, (side, self.patch))  # (B,C,rows,p,columns,p)
-        return cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2).contiguous()
+        whole = ((pixels - self.mean) / self.deviation).movedim(-1, 1)  # (B,C,sides...)
+        grid = self.grid_at(length)
+        wanted = tuple(count * side for count, side in zip(grid, self.patch, strict=True))
+        if whole.shape[-2:] != wanted[-2:]:
+            flat = whole.flatten(1, -3)  # frames are resized one by one
+            resized = functional.interpolate(
+                flat, wanted[-2:], mode="bilinear", align_corners=False, antialias=True
+            )  # fmt: skip
+            whole = resized.unflatten(1, whole.shape[1:-2])
+        axes = len(grid)
+        for axis in reversed(range(axes)):  # (B,C,n_1,p_1,n_2,p_2,...)
+            whole = whole.unflatten(2 + axis, (grid[axis], self.patch[axis]))
+        counts, inside = ([2 + part + 2 * axis for axis in range(axes)] for part in (0, 1))
+        return whole.permute(0, *counts, *inside, 1).flatten(1 + axes).flatten(1, axes).contiguous()
+
+    def grid_at(self, length: int) -> tuple[int, ...]:
+        return self.grid(length, self.patch, self.pictures.sides)
 
     def places(self, length: int, device: torch.device, scaled: bool = False) -> Tensor:
-        """Coordinates (1,L,2) of patches: whole numbers, or where they are scaled float64."""
+        """Coordinates (1,L,A) of patches: whole numbers, or where they are scaled float64."""
         key = (length, scaled, device)
         if key not in self._places:  # once: a GPU's step waits for no copy
-            side, trained = side_of(length), side_of(self.length)
-            at = torch.cartesian_prod(torch.arange(side), torch.arange(side))[None]
+            here, trained = self.grid_at(length), self.grid_at(self.length)
+            at = torch.cartesian_prod(*map(torch.arange, here))[None]
             if scaled:
-                at = at.double() * ((trained - 1) / max(1, side - 1))
+                last = [[(own - 1) / max(1, count - 1) for own, count in zip(trained, here, strict=True)]]
+                at = at.double() * torch.tensor(last, dtype=torch.float64)
             self._places[key] = at.to(device)
         return self._places[key]
 
@@ -178,8 +202,8 @@ class Images(Objective):
             losses.append(functional.cross_entropy(logits, labels, reduction="none").numpy())
         hits, nats = np.concatenate(right), np.concatenate(losses)
         each = {"accuracy": hits, "cross_entropy": nats, "weight": np.ones(len(hits))}
-        side = side_of(length) * self.patch
-        details = {"resolution": f"{side} x {side} pixels"}
+        sides = (str(count * side) for count, side in zip(self.grid_at(length), self.patch, strict=True))
+        details = {"resolution": f"{' x '.join(sides)} pixels"}
         values = {"accuracy": float(hits.mean()), "cross_entropy": float(nats.mean())}
         return Scored(values, len(hits), details, each)
 

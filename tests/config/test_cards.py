@@ -19,7 +19,8 @@ LEARNT = [name for name in TASKS if task_at(name, "paper", {}).training.steps]
 OF_BERT = [
     name
     for name in LEARNT
-    if task_at(name, "paper", {}).backbone.form == "encoder" and name.partition("/")[0] not in ("diagnostic", "images")
+    if task_at(name, "paper", {}).backbone.form == "encoder"
+    and name.partition("/")[0] not in ("diagnostic", "images", "video")
 ]
 
 

@@ -226,7 +226,7 @@ def test_other_channels_and_classes_than_the_images_have_are_refused() -> None:
         (cell,) = cells("none", **{f"backbone__{key}": value})
         with pytest.raises(ConfigError, match=rf"backbone\.{key} = {value}: images/digits has"):
             factory.make(cell.settings, None)
-    with pytest.raises(DataError, match=r"1,197 training images, and training\.batch = 2000"):
+    with pytest.raises(DataError, match=r"1,197 training rows, and training\.batch = 2000"):
         cells("none", training__batch=2000)
 
 

@@ -140,6 +140,15 @@ def test_baseline_that_did_not_run_is_said(tmp_path: Path) -> None:
     )
 
 
+def test_without_its_baseline_a_suite_has_scores_by_length_and_no_differences(tmp_path: Path) -> None:
+    cells = [cell("none", 0), cell("rope", 0), cell("learned", 0)]
+    records = [*(record(of, 3.0, 4.0) for of in cells[:2]), record(cells[2], 3.1, "not possible: it has 64 positions")]
+    store = make_store(tmp_path, cells, records, claim="")
+    html, page = pages(store)
+    assert "By length" in visible(html)
+    assert not re.search(r"\bnan\b", visible(html) + page)
+
+
 def test_suite_without_a_baseline(tmp_path: Path) -> None:
     store = simple_store(tmp_path, {"none": [3.2, 3.4], "rope": [3.0, 3.1]}, baseline=None)
     html, page = pages(store)

@@ -194,7 +194,11 @@ def test_equal_cost_by_hand(tmp_path: Path) -> None:
     # 16 s lie two thirds of the way from the validation at 12 s (3.6) to that at 18 s (3.2).
     assert times.loc["rope", "in_time"] == pytest.approx(3.6 - 0.4 * 2 / 3)
     assert times.loc["rope", "difference"] == pytest.approx(3.6 - 0.4 * 2 / 3 - 3.2)
+    # Sinusoidal ends at 3.2, which rope has at the third of its four validations.
+    assert times.loc["rope", ["share", "seeds", "caught_up"]].tolist() == [0.75, 1, 1]
+    assert times.loc["sinusoidal", "seeds"] == 0
     html, page = pages(store)
+    assert "75 %" in next(line for line in page.splitlines() if "rope" in line and "24.0 s" in line)
     assert "after 16.0 s" in visible(html)
     assert "3.333" in page
     # Cells that ran at once: time tells of the machine, and FLOPs are the same for both here.

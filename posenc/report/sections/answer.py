@@ -221,7 +221,8 @@ def _lengths(row: Mapping[str, Any], summary: pd.DataFrame) -> Iterable[tuple[st
         )
         half = (one["difference_high"] - one["difference_low"]) / 2
         apart = words.with_half_width(one["difference"], half, row["decimals"], signed=True)
-        apart = apart if one["pairs"] else str(one["why"] or one["baseline_note"] or "\u2013")
+        if not one["pairs"]:
+            apart = next((one[key] for key in ("why", "baseline_note") if isinstance(one[key], str)), "\u2013")
         trained = " (trained)" if one["evaluated"] == one["length"] else ""
         yield f"{one['evaluated']:,}{trained}", scores, apart
 

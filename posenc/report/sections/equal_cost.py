@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
+from typing import Any
 
 import pandas as pd
 
@@ -16,7 +17,8 @@ from posenc.report.view import View
 
 SAID = (
     "Validation at the end of training (equal steps), and what each encoding had reached when the cheapest of its group"
-    " had done all its steps, on straight lines between validations."
+    " had done all its steps, on straight lines between validations. As good as the baseline: how much of its"
+    " training, in tokens, each needs until its best validation is the baseline's best."
 )
 TIMED = "Cost is training time: no two cells ran at once, and the seeds of each encoding agree within 10 %."
 COUNTED = (
@@ -60,11 +62,22 @@ def _tables(found: pd.DataFrame, baseline: str) -> Iterable[tuple[str, Table]]:
             if baseline:
                 apart = words.with_half_width(row["difference"], row["difference_half"], decimals, signed=True)
                 texts.append("baseline" if row["encoding"] == baseline else apart if row["pairs"] else "\u2013")
+                texts.append(_needed(row))
             rows.append(tuple(texts))
         if baseline:
-            head.append(f"difference from {baseline} then")
+            head += [f"difference from {baseline} then", f"as good as {baseline} after"]
         keys = [
-            (row["label"], row["cost"], row["at_end"], row["in_time"], row["difference"])[: len(head)]
+            (row["label"], row["cost"], row["at_end"], row["in_time"], row["difference"], row["share"])[: len(head)]
             for row in group.to_dict("records")
         ]
         yield title, Table(tuple(head), tuple(map(keyed, rows, keys)))
+
+
+def _needed(row: dict[Hashable, Any]) -> str:
+    """The share of the baseline's training, and in how many seeds it is ever enough."""
+    if not row["seeds"]:
+        return "\u2013"
+    if not row["caught_up"]:
+        return "never"
+    share = words.with_half_width(100 * row["share"], 100 * row["share_half"], 0) + " %"
+    return share if row["caught_up"] == row["seeds"] else f"{share} ({row['caught_up']} of {row['seeds']} seeds)"

@@ -1,4 +1,5 @@
-"""Scores at equal cost: what each encoding had reached when the cheapest of its group had done all its steps.
+"""Scores at equal cost: what each encoding had reached when the cheapest of its group had done all its steps; and how
+much training each needs until it is as good as the baseline at its end.
 
 Cost is time where times tell of the encodings alone, else the FLOPs of the forward passes.
 """
@@ -20,11 +21,12 @@ from posenc.report.statistics.tables import GROUP
 AGREE = 0.1
 """Seeds of an encoding whose training times lie further apart, over their mean, ran beside something else."""
 
-Run = tuple[list[float], list[float]]
-"""Of one cell: costs, growing, and the validation scores there."""
+Run = tuple[list[float], list[float], list[float]]
+"""Of one cell: costs, growing, the validation scores there, and the tokens seen by then."""
 
 FIELDS = (*GROUP, "encoding", "label", "n", "cost", "limit", "unit", "title", "better", "at_end", "at_end_half",
-          "in_time", "in_time_half", "pairs", "difference", "difference_half", "why")  # fmt: skip
+          "in_time", "in_time_half", "pairs", "difference", "difference_half", "why", "seeds", "caught_up",
+          "share", "share_half")  # fmt: skip
 
 
 def ran_alone(records: Iterable[Record]) -> bool:
@@ -69,23 +71,43 @@ def reached(costs: Sequence[float], values: Sequence[float], limit: float, bette
     return float(np.interp(limit, spent, best))
 
 
+def share_to_reach(run: Run, theirs: Run, better: Any) -> float:
+    """How much of the baseline's training a run has seen when it first is as good as the baseline ever was.
+
+    In tokens, on straight lines between the best scores at each validation; NaN where it never is.
+    """
+    _, values, tokens = run
+    sign = 1.0 if better == "lower" else -1.0
+    best = np.minimum.accumulate(sign * np.asarray(values))
+    target = min(sign * value for value in theirs[1])
+    there = np.flatnonzero(best <= target)
+    if not len(there):
+        return math.nan
+    first = int(there[0])
+    if first == 0:
+        return tokens[0] / theirs[2][-1]
+    # Scores that fall are read the other way round: np.interp wants what grows.
+    at = np.interp(-target, -best[first - 1 : first + 1], tokens[first - 1 : first + 1])
+    return float(at) / theirs[2][-1]
+
+
 def equal_cost(curves: pd.DataFrame, baseline: Any) -> pd.DataFrame:
     """A row for each encoding of a group with two encodings or more, of curves that are `timed`.
 
     limit: for each seed the cost of the cheapest encoding of the group; their mean stands here.
     at_end: the best validation score at the end of training. in_time: by `limit`. The halves are of 95 % intervals;
-    the difference is of `in_time` from the baseline's, paired by seed.
+    the difference is of `in_time` from the baseline's, paired by seed. share: of the baseline's training that is
+    needed to be as good as it is at its end, over those of the `seeds` that ever are (`caught_up`).
     """
     rows: list[dict[str, Any]] = []
     for place, group in curves.groupby(GROUP, dropna=False, sort=False):
         runs: dict[tuple[Any, Any], Run] = {}
         by_cost = group.sort_values("cost", kind="stable")
-        for name, seed, cost, value in zip(
-            *(by_cost[key] for key in ("encoding", "seed", "cost", "value")), strict=True
+        for name, seed, *point in zip(
+            *(by_cost[key] for key in ("encoding", "seed", "cost", "value", "tokens")), strict=True
         ):
-            costs, values = runs.setdefault((name, seed), ([], []))
-            costs.append(cost)
-            values.append(value)
+            for part, number in zip(runs.setdefault((name, seed), ([], [], [])), point, strict=True):
+                part.append(number)
         labels = dict(zip(group["encoding"], group["label"], strict=True))
         names = list(dict.fromkeys(group["encoding"]))
         if len(names) < 2:
@@ -99,6 +121,11 @@ def equal_cost(curves: pd.DataFrame, baseline: Any) -> pd.DataFrame:
             ends, in_time = scores[name]
             theirs = scores.get(baseline, ({}, {}))[1]
             pairs = [in_time[s] - theirs[s] for s in in_time if s in theirs] if name != baseline else []
+            shares = []
+            if name != baseline and baseline in names:
+                shares = [share_to_reach(runs[name, s], runs[baseline, s], better) for s in seeds]
+            found = [share for share in shares if not math.isnan(share)]
+            until = interval(found)
             end, now, apart = interval(list(ends.values())), interval(list(in_time.values())), interval(pairs)
             rows.append(
                 {
@@ -118,6 +145,10 @@ def equal_cost(curves: pd.DataFrame, baseline: Any) -> pd.DataFrame:
                     "pairs": len(pairs),
                     "difference": apart.mean,
                     "difference_half": apart.half,
+                    "seeds": len(shares),
+                    "caught_up": len(found),
+                    "share": until.mean,
+                    "share_half": until.half,
                     "why": None if in_time else "no validation by then" if seeds else "no seed that all encodings have",
                 }
             )
@@ -133,7 +164,7 @@ def _scores(
 ) -> tuple[dict[Any, float], dict[Any, float]]:
     ends, in_time = {}, {}
     for seed in seeds:
-        costs, values = runs[name, seed]
+        costs, values, _ = runs[name, seed]
         ends[seed] = float(min(values) if better == "lower" else max(values))
         value = reached(costs, values, limits[seed], better)
         if not math.isnan(value):
