@@ -32,6 +32,8 @@ __all__ = ["CHANGED", "SCALES", "SCRATCH", "DataConfig", "EvaluationConfig", "Ru
 
 SCALES = ("smoke", "small", "paper")
 SCRATCH = "scratch"
+CLOSE = Fraction(1, 10**6)
+"""Tokens by which a multiple of a length may miss a whole number: 256 of 196 has no decimal fraction that is exact."""
 CHANGED = ("length", "start", "data", "backbone", "training", "evaluation", "runtime")
 """What `--set` and a suite may change of a task; the rest says what it is."""
 
@@ -78,6 +80,8 @@ class TrainingConfig:
             or linearly to zero at the last step, or falls as 1/sqrt(step).
         clip: largest norm of the gradient; 0 leaves it alone.
         label_smoothing: of the targets (Szegedy et al. 2016), where the objective is translation.
+        shift: of images, by up to how many of their own pixels each is moved along rows and columns, at random; what
+            comes in is 0. flip: whether every other one, at random, is mirrored, left to right. Of training alone.
         average: test the mean of the weights at the last so many validations, in place of the best; 0 for the best.
         validate_every: steps between scores on validation; the best of them is the model that is tested.
         log_every: steps between rows of the training curve.
@@ -98,6 +102,8 @@ class TrainingConfig:
     weight_decay: float = 0.0
     clip: float = 0.0
     label_smoothing: float = 0.0
+    shift: int = 0
+    flip: bool = False
     average: int = 0
     validate_every: int
     log_every: int = 10
@@ -112,7 +118,7 @@ class TrainingConfig:
             raise ConfigError(
                 f"training.label_smoothing = {self.label_smoothing}: at least 0 and less than 1 is wanted"
             )
-        for name in ("warmup", "weight_decay", "clip", "average"):
+        for name in ("warmup", "weight_decay", "clip", "average", "shift"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"training.{name} = {getattr(self, name)}: at least 0 is wanted")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -197,12 +203,12 @@ class EvaluationConfig:
         """
         found = [Fraction(str(factor)) * length for factor in self.length_factors]
         for factor, longer in zip(self.length_factors, found, strict=True):
-            if longer.denominator > 1:
+            if abs(longer - round(longer)) > CLOSE:
                 raise ConfigError(
                     f"evaluation.length_factors: {factor} times the length {length:,} is {float(longer):g},"
                     " no whole number of tokens"
                 )
-        return [int(longer) for longer in found]
+        return [round(longer) for longer in found]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,9 +316,13 @@ class Task:
             raise ConfigError(f"training.steps = {self.training.steps}: {named} wants {wanted}")
         if self.evaluation.stride and not kind.slides:
             raise ConfigError(f"evaluation.stride = {self.evaluation.stride}: {named} has no windows that slide")
-        if bool(self.backbone.patch) != (kind.tokenisers == ("patches",)):
-            wanted = "wants the sides of a patch" if kind.tokenisers == ("patches",) else "reads tokens"
+        pixels = kind.tokenisers == ("patches",)
+        if bool(self.backbone.patch) != pixels:
+            wanted = "wants the sides of a patch" if pixels else "reads tokens"
             raise ConfigError(f"backbone.patch = {list(self.backbone.patch)}: {named} {wanted}")
+        if (self.training.shift or self.training.flip) and not pixels:
+            given = f"training.shift = {self.training.shift}, flip = {str(self.training.flip).lower()}"
+            raise ConfigError(f"{given}: {named} has no pixels to move")
         if self.evaluation.metrics and not kind.scores:
             raise ConfigError(f"evaluation.metrics = {self.evaluation.metrics}: {named} leaves no choice")
         kind.require(self)

@@ -20,7 +20,7 @@ from posenc.data.corpus import File, check_folder, find, need
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
-Split = tuple[Pixels, Labels]
+Split = tuple[NDArray[np.int64] | Pixels, Labels]
 
 IDX_BYTES = 0x08  # the kind of numbers of an IDX file: unsigned bytes
 MNIST_ROWS = {"train": 60_000, "test": 10_000}
@@ -60,6 +60,21 @@ class Pictures:
     def channels(self) -> int:
         return int(self.splits["train"][0].shape[-1])
 
+    @property
+    def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation (C,) of the training pixels by channel; of what never changes 1."""
+        flat = self.splits["train"][0].reshape(-1, self.channels)
+        counts = np.stack([np.bincount(channel, minlength=256) for channel in flat.T]).astype(np.float64)  # exact sums
+        shades = np.arange(256)
+        mean = counts @ shades / len(flat)
+        deviation = np.sqrt(np.maximum(counts @ shades**2 / len(flat) - mean**2, 0.0))
+        deviation[deviation == 0] = 1.0
+        return mean, deviation
+
+    def pixels(self, split: str, rows: NDArray[np.int64], sides: tuple[int, ...]) -> Pixels:
+        """Some rows of a split, (N, sides..., C) as bytes: at their own size, whatever is wanted of it."""
+        return np.asarray(self.splits[split][0][rows], dtype=np.uint8)
+
     def describe(self) -> dict[str, object]:
         """Its part in a record."""
         return {
@@ -67,7 +82,7 @@ class Pictures:
             "digest": self.digest,
             "rows": {split: len(labels) for split, (_, labels) in self.splits.items()},
             "expected_rows": None if self.expected is None else dict(self.expected),
-            "pixels": [*self.sides, self.channels],
+            "pixels": [*self.sides, self.channels] if self.sides else None,
             "generated": self.generated,
             "note": self.note,
         }
@@ -102,19 +117,29 @@ def pictures(
             "train": sum(len(splits[split][1]) for split in splits if split != "test"),
             "test": len(splits["test"][1]),
         }
-        short = [f"{found[split]:,} {split} images where the release has {expected[split]:,}" for split in expected
-                 if found[split] != expected[split]]  # fmt: skip
-        notes = [*([", ".join(short) + ": not comparable with published figures"] if short else []), *notes]
+        notes = [*shortfall(found, expected), *notes]
     return Pictures(name, splits, classes, digest.hexdigest(), expected, generated, "; ".join(filter(None, notes)))
+
+
+def shortfall(found: Mapping[str, int], expected: Mapping[str, int]) -> list[str]:
+    """Where images are not as many as a release has."""
+    short = [f"{found[split]:,} {split} images where the release has {expected[split]:,}" for split in expected
+             if found[split] != expected[split]]  # fmt: skip
+    return [", ".join(short) + ": not comparable with published figures"] if short else []
+
+
+def held_out_rows(name: str, total: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which of so many rows train, and which some are drawn for validation by a fixed seed; each in their order."""
+    if total <= count:
+        raise DataError(f"{name}: {total:,} training images, of which {count:,} are validation's")
+    order = np.random.default_rng(derive(0, "validation", name)).permutation(total)
+    return np.sort(order[count:]), np.sort(order[:count])
 
 
 def held_out(name: str, train: Split, count: int) -> dict[str, Split]:
     """Training images in two: some drawn by a fixed seed for validation, the rest in their order."""
     pixels, labels = train
-    if len(labels) <= count:
-        raise DataError(f"{name}: {len(labels):,} training images, of which {count:,} are validation's")
-    order = np.random.default_rng(derive(0, "validation", name)).permutation(len(labels))
-    kept, out = np.sort(order[count:]), np.sort(order[:count])
+    kept, out = held_out_rows(name, len(labels), count)
     return {"train": (pixels[kept], labels[kept]), "validation": (pixels[out], labels[out])}
 
 

@@ -39,6 +39,8 @@ FILES = {  # read when first asked for
     "cail2019-scm": "posenc.data.cail:cail2019_scm",
     **{f"glue/{name}": f"posenc.data.glue:{name}" for name in ("mrpc", "sst2", "qnli", "stsb", "qqp", "mnli")},
     **{f"images/{name}": f"posenc.data.pictures:{name}" for name in ("digits", "mnist", "cifar10", "cifar100")},
+    "images/imagenet": "posenc.data.photographs:imagenet",
+    "video/ucf101": "posenc.data.ucf101:ucf101",
     "video/moving-digits": "posenc.data.made.videos:moving_digits",
     **{
         f"sequences/{name}": target

@@ -39,6 +39,9 @@ class Images(Objective):
     so that the last patch stands where the last one stood in training. An encoding that reads one coordinate is given
     none: it counts patches, row by row, and nothing can be scaled.
 
+    In training images may be moved and mirrored (`training.shift`, `training.flip`): by seed and step, the same for
+    every encoding.
+
     Args:
         settings: of the cell. data: the images.
 
@@ -105,22 +108,25 @@ class Images(Objective):
             if ours != theirs:
                 raise ConfigError(f"backbone.{key} = {ours}: {data.name} has {theirs}")
         self.pictures, self.length, self.evaluation = data, settings.length, settings.evaluation
-        self.patch = backbone.patch
+        self.patch, self.training = backbone.patch, settings.training
         self.epochs = Epochs(np.full(len(data.splits["train"][1]), self.length), settings.training.batch)
         lengths = self.evaluation.lengths(self.length)
         self.tests = [("test", length) for length in lengths]
         self.tests += [(SCALED, length) for length in lengths if length != self.length]
-        self.mean, self.deviation = _standard(data.splits["train"][0])
+        self.mean, self.deviation = (torch.from_numpy(moment).float() for moment in data.moments)
         shown = {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
         self.data = {**data.describe(), **shown}
         self._places: dict[tuple[int, bool, torch.device], Tensor] = {}
 
-    def patches(self, split: str, rows: Ids, length: int) -> Tensor:
+    def patches(self, split: str, rows: Ids, length: int, moved: np.random.Generator | None = None) -> Tensor:
         """Patches (B,L,P) float32 of some rows of a split: L in reading order, P by a patch's axes, then channel."""
-        pixels = torch.from_numpy(self.pictures.splits[split][0][rows]).float()
-        whole = ((pixels - self.mean) / self.deviation).movedim(-1, 1)  # (B,C,sides...)
         grid = self.grid_at(length)
         wanted = tuple(count * side for count, side in zip(grid, self.patch, strict=True))
+        read = self.pictures.pixels(split, rows, wanted)
+        if moved is not None:
+            read = self._moved(read, moved)
+        pixels = torch.from_numpy(read).float()
+        whole = ((pixels - self.mean) / self.deviation).movedim(-1, 1)  # (B,C,sides...)
         if whole.shape[-2:] != wanted[-2:]:
             flat = whole.flatten(1, -3)  # frames are resized one by one
             resized = functional.interpolate(
@@ -132,6 +138,18 @@ class Images(Objective):
             whole = whole.unflatten(2 + axis, (grid[axis], self.patch[axis]))
         counts, inside = ([2 + part + 2 * axis for axis in range(axes)] for part in (0, 1))
         return whole.permute(0, *counts, *inside, 1).flatten(1 + axes).flatten(1, axes).contiguous()
+
+    def _moved(self, pixels: NDArray[np.uint8], dice: np.random.Generator) -> NDArray[np.uint8]:
+        """The same (N,sides...,C), each moved and mirrored as `training.shift` and `flip` say."""
+        most, (height, width) = self.training.shift, pixels.shape[-3:-1]
+        space = [(0, 0)] * (pixels.ndim - 3) + [(most, most)] * 2 + [(0, 0)]
+        padded, moved = np.pad(pixels, space), np.empty_like(pixels)
+        places = dice.integers(2 * most + 1, size=(len(pixels), 2))
+        mirrored = dice.random(len(pixels)) < (0.5 if self.training.flip else 0.0)
+        for index, ((row, column), turned) in enumerate(zip(places, mirrored, strict=True)):
+            one = padded[index, ..., row : row + height, column : column + width, :]
+            moved[index] = one[..., ::-1, :] if turned else one
+        return moved
 
     def grid_at(self, length: int) -> tuple[int, ...]:
         return self.grid(length, self.patch, self.pictures.sides)
@@ -152,10 +170,12 @@ class Images(Objective):
         """Patches (B,L,P) and classes (B,)."""
         if rows != self.epochs.batch:
             raise ValueError(f"{rows} rows a batch, and the epochs were laid out for {self.epochs.batch}")
-        return self._batch("train", self.epochs.rows(seed, step), self.length)
+        moves = self.training.shift or self.training.flip
+        dice = np.random.default_rng(derive(seed, "moved", step)) if moves else None
+        return self._batch("train", self.epochs.rows(seed, step), self.length, dice)
 
-    def _batch(self, split: str, rows: Ids, length: int) -> Batch:
-        return self.patches(split, rows, length), torch.from_numpy(self.pictures.splits[split][1][rows])
+    def _batch(self, split: str, rows: Ids, length: int, moved: np.random.Generator | None = None) -> Batch:
+        return self.patches(split, rows, length, moved), torch.from_numpy(self.pictures.splits[split][1][rows])
 
     def targets(self, batch: Batch) -> int:
         return len(batch[1])
@@ -224,14 +244,3 @@ def side_of(length: int) -> int:
     if side * side != length:
         raise ConfigError(f"{length} patches make no square: length and its multiples must be 1, 4, 9, 16, ...")
     return side
-
-
-def _standard(pixels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (C,) of pixels by channel; what never changes is divided by 1."""
-    flat = pixels.reshape(-1, pixels.shape[-1])
-    counts = np.stack([np.bincount(channel, minlength=256) for channel in flat.T]).astype(np.float64)  # exact sums
-    shades = np.arange(256)
-    mean = counts @ shades / len(flat)
-    deviation = np.sqrt(np.maximum(counts @ shades**2 / len(flat) - mean**2, 0.0))
-    deviation[deviation == 0] = 1.0
-    return torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()

@@ -11,6 +11,8 @@ LATER: dict[str, Any] = {
     "backbone.embedding_norm": False,
     "backbone.patch": [],
     "backbone.channels": 1,
+    "training.shift": 0,
+    "training.flip": False,
     "data.files": {},
     "data.format": "",
     "data.header": True,

@@ -68,6 +68,33 @@ def test_what_the_cards_of_cifar_say_is_what_ours_is() -> None:
         assert abs(training.steps * training.batch / 45_000 - 200) < 1  # epochs
         assert (training.learning_rate, training.schedule, training.weight_decay) == (1e-4, "cosine", 0)
         assert (backbone.dropout, backbone.attention_dropout) == (0.1, 0.1)
+        assert (training.shift, training.flip) == (4, True)
+
+
+def test_what_the_card_of_imagenet_says_is_what_ours_is() -> None:
+    task = task_at("images/imagenet", "paper", {})
+    backbone, training, said = task.backbone, task.training, " ".join(task.card.paper_says)
+    for words in (f"{backbone.layers} layers, {backbone.width} wide, {backbone.heads} heads", "400 epochs", "2,048"):
+        assert words in said
+    assert (task.length, backbone.patch) == ((224 // 16) ** 2, (16, 16)) and training.batch == 2048
+    assert abs(training.steps * training.batch / 1_271_167 - 400) < 1
+    assert (training.weight_decay, training.learning_rate) == (0.03, 1e-3) and "here AdamW at 1e-3" in told(task.name)
+    assert [round(length**0.5) * 16 for length in task.evaluation.lengths(task.length)] == [
+        160, 192, 224, 256, 288, 320, 384, 448, 512,
+    ]  # fmt: skip
+
+
+def test_what_the_card_of_ucf101_says_is_what_ours_is() -> None:
+    task = task_at("video/ucf101", "paper", {})
+    backbone, training, said = task.backbone, task.training, " ".join(task.card.paper_says)
+    shape = (
+        f"{backbone.layers} layers, {backbone.width} wide, {backbone.heads} heads, feed-forward {backbone.feedforward}"
+    )
+    for words in (shape, "2 x 16 x 16", "200 epochs", "learning rate 1e-4"):
+        assert words in said
+    assert (task.length, backbone.patch) == (8 // 2 * (224 // 16) ** 2, (2, 16, 16))
+    assert abs(training.steps * training.batch / 9_000 - 200) < 1 and training.learning_rate == 1e-4
+    assert (backbone.dropout, backbone.attention_dropout) == (0.1, 0.1)
 
 
 def test_what_the_translation_cards_say_is_what_ours_is() -> None:

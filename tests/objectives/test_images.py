@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional
 
 from posenc.backbone import cost
@@ -15,7 +17,7 @@ from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
 from posenc.common.errors import ConfigError, DataError, NotPossibleError
 from posenc.config.task import task_at
-from posenc.data import pictures
+from posenc.data import photographs, pictures
 from posenc.objectives import factory
 from posenc.objectives.images import Images
 from posenc.plan.cell import Cell
@@ -189,6 +191,30 @@ def test_digits_are_trained_scored_at_each_resolution_and_refused_beyond_a_table
     assert again[0]["scores"] == records[0]["scores"]
 
 
+def test_images_are_moved_and_mirrored_in_training_alone() -> None:
+    plain = of(backbone__patch=[1, 1], training__batch=32)
+    moving = of(backbone__patch=[1, 1], training__batch=32, training__shift=2, training__flip=True)
+    found, labels = moving.batch(3, 1, 32)
+    own, same = plain.batch(3, 1, 32)
+    assert torch.equal(labels, same)
+    dark = -float(plain.mean) / float(plain.deviation)
+    seen = set()
+    for image, one in zip(found.view(32, 8, 8), own.view(32, 8, 8), strict=True):
+        hits = []
+        for mirrored in (False, True):
+            for row in range(-2, 3):
+                for column in range(-2, 3):
+                    padded = functional.pad(one, (2, 2, 2, 2), value=dark)
+                    cut = padded[2 + row : 10 + row, 2 + column : 10 + column]
+                    if torch.allclose(cut.flip(1) if mirrored else cut, image, atol=1e-6):
+                        hits.append((mirrored, row, column))
+        assert hits
+        seen |= set(hits)
+    assert {mirrored for mirrored, _, _ in seen} == {False, True} and len({(r, c) for _, r, c in seen}) > 8
+    assert torch.equal(found, moving.batch(3, 1, 32)[0]) and not torch.equal(found, moving.batch(3, 2, 32)[0])
+    assert torch.equal(plain.patches("test", np.arange(4), 64), moving.patches("test", np.arange(4), 64))
+
+
 def test_scores_do_not_hang_on_how_many_are_scored_at_once() -> None:
     few, many = of(evaluation__batch_tokens=128), of(evaluation__batch_tokens=100_000)
     model = model_of("axial_rope")
@@ -233,3 +259,27 @@ def test_other_channels_and_classes_than_the_images_have_are_refused() -> None:
 def test_text_is_no_image() -> None:
     with pytest.raises(ConfigError, match="objective 'images' cannot learn from it"):
         cells("none", data__source="stdlib")
+
+
+def test_photographs_are_decoded_at_each_resolution(tmp_path: Path) -> None:
+    dice = np.random.default_rng(0)
+    for place, count in (("train", 8), ("val", 3)):
+        for name in ("n01", "n02"):
+            folder = tmp_path / "data" / "imagenet" / place / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.fromarray(dice.integers(256, size=(40, 30, 3), dtype=np.uint8)).save(folder / f"{index}.jpeg")
+    changes = {**TINY, "backbone.outputs": 2, "training.batch": 4, "evaluation.tokens": 0}
+    suite = replace(find_suite("images/imagenet"), scale="small")
+    chosen = Selection(encodings=["axial_rope"], seeds=[0], changes=changes, data=tmp_path / "data")
+    (cell,) = make(suite, chosen).cells
+    train(cell, CellTerms(suite="s", store=tmp_path / "here", data=tmp_path / "data"))
+    record = Store(tmp_path / "here").read_record(cell.id)
+    assert record and record["status"] == "done", record and record["traceback"]
+    tests = {row["length"]: row for row in record["scores"] if row["split"] == "test" and row["metric"] == "accuracy"}
+    assert tests.keys() == {16, 36, 64, 144, 256} and all(row["items"] == 6 for row in tests.values())
+    objective = factory.make(cell.settings, tmp_path / "data")
+    assert isinstance(objective, Images)
+    assert objective.patches("test", np.arange(2), 144).shape == (2, 144, 8 * 8 * 3)  # 96 pixels a side
+    assert torch.equal(objective.batch(1, 2, 4)[0], objective.batch(1, 2, 4)[0])
+    photographs.imagenet.cache_clear()

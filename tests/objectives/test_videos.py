@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from clips import tree
 
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
 from posenc.common.errors import ConfigError
 from posenc.config.task import task_at
-from posenc.data import sources
+from posenc.data import sources, ucf101
 from posenc.data.made import videos as made
 from posenc.data.pictures import Pictures, digits
 from posenc.objectives import factory
@@ -174,6 +176,21 @@ def test_what_is_no_patch_of_a_video_is_refused(changes: dict[str, Any], words: 
 def test_what_does_not_fit_the_frames_is_refused_when_planned(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         cells("none", **changes)
+
+
+def test_clips_are_decoded_and_trained_on(tmp_path: Path) -> None:
+    folder = tree(tmp_path / "data")
+    changes = {**TINY, "backbone.outputs": 2, "training.batch": 4, "evaluation.tokens": 0, "training.flip": True}
+    chosen = Selection(encodings=["m_rope"], seeds=[0], changes=changes, data=folder)
+    (cell,) = make(replace(find_suite("video/ucf101"), scale="small"), chosen).cells
+    train(cell, CellTerms(suite="s", store=tmp_path / "here", data=folder))
+    record = Store(tmp_path / "here").read_record(cell.id)
+    assert record and record["status"] == "done", record and record["traceback"]
+    assert {row["length"] for row in record["scores"] if row["split"] == "test"} == {196, 784}
+    found = factory.make(cell.settings, folder)
+    assert isinstance(found, Videos)
+    assert found.patches("test", np.arange(2), 784).shape == (2, 784, 2 * 16 * 16 * 3)  # 224 pixels a side
+    ucf101.ucf101.cache_clear()
 
 
 @pytest.mark.slow

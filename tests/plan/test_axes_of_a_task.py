@@ -42,6 +42,8 @@ OTHER: dict[str, list[Any]] = {
     "backbone.heads": [2, 4],
     "backbone.convolution": [0, 3],
     "training.stages": [],
+    "training.shift": [],
+    "training.flip": [],
     "training.packed": [],
     "training.batch": [32, 16],
     "training.betas": [[0.9, 0.999], [0.9, 0.95]],
@@ -69,6 +71,8 @@ REFUSED = {
     "backbone.outputs": (3, "head class"),
     "backbone.patch": ([4, 4], "head mean"),
     "backbone.channels": (3, "only pixels have channels"),
+    "training.shift": (4, "no pixels to move"),
+    "training.flip": (True, "no pixels to move"),
     "training.packed": (True, "one length"),
     "training.stages": ([{"length": 32, "batch": 32, "steps": 350}], "has none"),
 }

@@ -118,7 +118,7 @@ def factors(table: Any) -> Iterator[float]:
 
 
 def test_every_multiple_that_a_task_or_a_suite_scores_is_looked_at() -> None:
-    scored = {
-        by for kind in ("tasks", "suites") for path in available(kind).values() for by in factors(read_toml(path))
-    }
+    """But of images: an encoder reads them whole, and nothing can leak."""
+    read = [read_toml(path) for kind in ("tasks", "suites") for path in available(kind).values()]
+    scored = {by for one in read if one.get("objective") not in ("images", "videos") for by in factors(one)}
     assert {1, 2, 4} <= scored <= set(MULTIPLES)
