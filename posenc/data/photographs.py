@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from posenc.common.errors import DataError, MissingDataError
 from posenc.data.corpus import check_folder
-from posenc.data.pictures import Labels, Pictures, Pixels, held_out_rows, shortfall
+from posenc.data.pictures import Labels, Pictures, Pixels, held_out_rows, missing, shortfall
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 IMAGENET_ROWS = {"train": 1_281_167, "test": 50_000}
@@ -58,24 +58,24 @@ class Photographs(Pictures):
             DataError: one is damaged: its file.
         """
         wanted = [self.root / self.files[int(index)] for index in self.splits[split][0][rows]]
-        return np.stack(list(pool().map(lambda path: _decoded(path, sides), wanted)))
+        return np.stack(list(_pool().map(lambda path: self.decoded(path, sides), wanted)))
+
+    def decoded(self, path: Path, sides: tuple[int, ...]) -> Pixels:
+        """One of them, (sides..., 3)."""
+        from PIL import Image
+
+        try:
+            with Image.open(path) as opened:
+                image = opened.convert("RGB")
+        except Exception as error:  # the library has one for each way in which a file may be damaged
+            raise DataError(f"{path} is no whole image: {type(error).__name__}: {error}") from None
+        return fitted(image, sides)
 
 
 @cache
-def pool() -> ThreadPoolExecutor:
+def _pool() -> ThreadPoolExecutor:
     """Threads that decode: the library lets others run meanwhile."""
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="images")
-
-
-def _decoded(path: Path, sides: tuple[int, ...]) -> Pixels:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except Exception as error:  # the library has one for each way in which a file may be damaged
-        raise DataError(f"{path} is no whole image: {type(error).__name__}: {error}") from None
-    return fitted(image, sides)
 
 
 def fitted(image: Any, sides: tuple[int, ...]) -> Pixels:
@@ -95,12 +95,12 @@ def imagenet(folder: Path | None) -> Photographs:
     """ImageNet-1K (Russakovsky et al. 2015): DIR/imagenet/train/CLASS/*.JPEG and DIR/imagenet/val/CLASS/*.JPEG."""
     check_folder(folder)
     if folder is None or not (folder / "imagenet" / "train").is_dir():
-        where = "give --data DIR, or POSENC_DATA, with" if folder is None else f"--data {folder} has no"
-        raise MissingDataError(f"ImageNet is not at hand: {where} imagenet/train/CLASS/*.JPEG and imagenet/val")
+        raise MissingDataError(missing("ImageNet", folder, "imagenet/train/CLASS/*.JPEG and imagenet/val"))
     root = folder / "imagenet"
     if not (root / "val").is_dir():
         raise DataError(f"{root / 'train'} is there, but not the val that belongs to it")
-    classes = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
+    names = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
+    classes = {name: number for number, name in enumerate(names)}
     files: list[str] = []
     found: dict[str, tuple[list[int], list[int]]] = {}
     digest = hashlib.sha256()
@@ -110,7 +110,7 @@ def imagenet(folder: Path | None) -> Photographs:
             if name not in classes:
                 raise DataError(f"{root / place / name}: a class that {root / 'train'} has not")
             numbers.append(len(files))
-            labels.append(classes.index(name))
+            labels.append(classes[name])
             files.append(f"{place}/{name}/{file}")
             digest.update(f"{files[-1]} {size}\n".encode())
         if not labels:

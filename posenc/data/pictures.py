@@ -171,7 +171,7 @@ def mnist(folder: Path | None) -> Pictures:
             for kind, form in (("images", "idx3"), ("labels", "idx1"))
         ]
         if first is None and (first := find(folder, ["mnist"], names[0])) is None:
-            raise MissingDataError(_missing("MNIST", folder, f"mnist/{names[0][0]}"))
+            raise MissingDataError(missing("MNIST", folder, f"mnist/{names[0][0]}"))
         files[split] = [need(folder, ["mnist"], options, first) for options in names]
     found: dict[str, Split] = {}
     for split, (of_images, of_labels) in files.items():
@@ -253,7 +253,7 @@ def _bytes(folder: Path | None, place: str, archive: str, member: str) -> tuple[
         raise DataError(
             f"{pickled}: Python pickles, and these are never read: {archive} must be there (binary version)"
         )
-    raise MissingDataError(_missing(place, folder, f"{place}/{member}, or {archive}"))
+    raise MissingDataError(missing(place, folder, f"{place}/{member}, or {archive}"))
 
 
 def _records(where: str, raw: bytes, labels: int, classes: int) -> Split:
@@ -279,6 +279,7 @@ def _share(kind: str, train: Split, expected: Mapping[str, int]) -> int:
     return max(1, VALIDATION[kind] * len(train[1]) // expected["train"])
 
 
-def _missing(what: str, folder: Path | None, path: str) -> str:
+def missing(what: str, folder: Path | None, path: str) -> str:
+    """What is said of a data set whose files are not there."""
     where = "give --data DIR, or POSENC_DATA, with" if folder is None else f"--data {folder} has no"
     return f"{what} is not at hand: {where} {path}"

@@ -6,15 +6,15 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from posenc.common.errors import ConfigError, DataError, MissingDataError
 from posenc.data.corpus import File, check_folder, lines
-from posenc.data.photographs import Photographs, fitted, pool
-from posenc.data.pictures import Pixels, shortfall
+from posenc.data.photographs import Photographs, fitted
+from posenc.data.pictures import Pixels, missing, shortfall
 
 FRAMES = 8
 """Of each clip so many are read, evenly over it."""
@@ -32,32 +32,19 @@ class Clips(Photographs):
     def sides(self) -> tuple[int, ...]:
         return (FRAMES,)
 
-    def pixels(self, split: str, rows: NDArray[np.int64], sides: tuple[int, ...]) -> Pixels:
-        """Clips (N, frames, rows, columns, 3), each frame as a photograph.
-
-        Raises:
-            DataError: one is damaged: its file. ConfigError: the library that decodes them is not installed.
-        """
-        wanted = [self.root / self.files[int(index)] for index in self.splits[split][0][rows]]
-        return np.stack(list(pool().map(lambda path: _decoded(path, sides), wanted)))
-
-
-def _decoded(path: Path, sides: tuple[int, ...]) -> Pixels:
-    try:
+    def decoded(self, path: Path, sides: tuple[int, ...]) -> Pixels:
+        """One of them, (frames, rows, columns, 3), each frame as a photograph."""
         import av
-    except ImportError:
-        raise ConfigError(
-            f"{path}: the library av decodes it, and is not installed: pip install 'posenc[video]'"
-        ) from None
-    try:
-        with av.open(str(path)) as container:
-            frames = list(container.decode(video=0))
-    except Exception as error:  # the library has one for each way in which a file may be damaged
-        raise DataError(f"{path} is no whole video: {type(error).__name__}: {error}") from None
-    if not frames:
-        raise DataError(f"{path} is no whole video: no frame in it")
-    places = ((np.arange(sides[0]) + 0.5) * len(frames) / sides[0]).astype(int)
-    return np.stack([fitted(frames[place].to_image(), sides[1:]) for place in places])
+
+        try:
+            with av.open(str(path)) as container:
+                frames = list(container.decode(video=0))
+        except Exception as error:  # the library has one for each way in which a file may be damaged
+            raise DataError(f"{path} is no whole video: {type(error).__name__}: {error}") from None
+        if not frames:
+            raise DataError(f"{path} is no whole video: no frame in it")
+        places = ((np.arange(sides[0]) + 0.5) * len(frames) / sides[0]).astype(int)
+        return np.stack([fitted(frames[place].to_image(), sides[1:]) for place in places])
 
 
 @lru_cache(maxsize=1)
@@ -68,8 +55,11 @@ def ucf101(folder: Path | None) -> Clips:
     """
     check_folder(folder)
     if folder is None or not (folder / "ucf101" / "ucfTrainTestlist").is_dir():
-        where = "give --data DIR, or POSENC_DATA, with" if folder is None else f"--data {folder} has no"
-        raise MissingDataError(f"UCF101 is not at hand: {where} ucf101/UCF-101/CLASS/*.avi and ucf101/ucfTrainTestlist")
+        raise MissingDataError(missing("UCF101", folder, "ucf101/UCF-101/CLASS/*.avi and ucf101/ucfTrainTestlist"))
+    if find_spec("av") is None:
+        raise ConfigError(
+            "video/ucf101: the library av decodes its clips, and is not installed: pip install 'posenc[video]'"
+        )
     root, told = folder / "ucf101" / "UCF-101", folder / "ucf101" / "ucfTrainTestlist"
     classes = _classes(told / "classInd.txt")
     digest = hashlib.sha256()

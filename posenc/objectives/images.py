@@ -56,10 +56,6 @@ class Images(Objective):
     metrics = (ACCURACY, CROSS_ENTROPY)
 
     @classmethod
-    def reads_of(cls, length: int) -> int:
-        return 1
-
-    @classmethod
     def vocabulary_of(cls, data: Mapping[str, Any]) -> int:
         """There are no tokens, and so no kinds of them."""
         return 1

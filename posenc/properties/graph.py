@@ -25,9 +25,6 @@ def graph(subject: Subject) -> Outcome:
         # As it is, without what tells where a hook's answer is not finite: that looks at numbers, which no graph can.
         model = Transformer(config(causal, kind), subject.encoding, subject.trained, axes=subject.axes)
         model = model.initialise(subject.seed).double().eval()
-        for _, part in model.stacks:
-            if part.encoding.at(0) is part.encoding:  # a second layer is the same code, and takes as long to trace
-                part.layers = part.layers[:1]
         plain = subject.run(model, tokens)
         torch._dynamo.reset()
         try:

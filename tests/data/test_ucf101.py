@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from clips import CLASSES, tree
 
-from posenc.common.errors import DataError, MissingDataError
+from posenc.common.errors import ConfigError, DataError, MissingDataError
 from posenc.data import ucf101
 
 
@@ -82,3 +82,11 @@ def test_what_is_not_at_hand_is_said(tmp_path: Path) -> None:
     (tmp_path / "ucf101" / "ucfTrainTestlist" / "testlist01.txt").unlink()
     with pytest.raises(DataError, match=r"not the testlist01\.txt that belongs to it"):
         ucf101.ucf101(tmp_path)
+
+
+def test_without_the_library_that_decodes_it_is_refused_when_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ucf101, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"av decodes its clips, and is not installed: pip install 'posenc\[video\]'"):
+        ucf101.ucf101(tree(tmp_path))
