@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "posenc"
 # From left to right, as data flows: a module imports only what stands before it (or beside it, in its own package).
 ORDER = [
-    "common", "api", "records", "encodings", "attention", "backbone", "config", "properties", "data", "objectives",
-    "plan", "training", "trained", "tracking", "report", "running", "bench", "adapters", "testing",
+    "common", "api", "records", "encodings", "attention", "backbone", "config", "properties", "data", "harness",
+    "objectives", "plan", "training", "trained", "tracking", "report", "running", "bench", "adapters", "testing",
     "cli",
 ]  # fmt: skip
 TORCH_ALONE = ("api", "encodings", "attention", "backbone", "properties")

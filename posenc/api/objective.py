@@ -48,7 +48,7 @@ class Objective(ABC):
         name: as tasks write it.
         form: of the backbone: "decoder", "encoder" or "encoder-decoder". forms: all that it can have, where a task may
             choose by `backbone.form`; then `form` is what stands where a task does not.
-        head: what stands on the backbone (BackboneConfig.head).
+        head: what stands on the backbone (BackboneConfig.head). heads: all that it can have, as `forms`.
         columns: the rows that it can learn from, by the names of their columns: `(("source", "target"),)`. None where
             it reads bytes alone, or nothing.
         tokenisers: which kinds (`data.tokeniser`) it can read. With "bytes" its data are a text, not rows.
@@ -74,6 +74,7 @@ class Objective(ABC):
     form: ClassVar[str]
     forms: ClassVar[tuple[str, ...]] = ()
     head: ClassVar[str] = "tokens"
+    heads: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[tuple[tuple[str, ...], ...]] = ()
     tokenisers: ClassVar[tuple[str, ...]]
     reads: ClassVar[bool] = True

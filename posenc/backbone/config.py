@@ -31,7 +31,8 @@ class BackboneConfig:
         dropout: on embeddings and on what each part adds. attention_dropout: on attention weights.
         tied: the output layer is the embedding table.
         head: what stands on the stack: logits of tokens, the same behind BERT's transform (masked), or one vector a row
-            from its first token, through BERT's pooler (class), or from the mean over its tokens (mean).
+            from its first token, through BERT's pooler (class), or from the mean over its tokens (mean). Of patches the
+            first is a learned vector of its own, and there is no pooler (class; Dosovitskiy et al. 2021, eq. 1 and 4).
         outputs: how wide that vector is.
         features: M, random features a head (performer). redraw: new ones every so many steps; 0 means never.
         chunk: tokens handled at once by causal performer attention.
@@ -94,8 +95,15 @@ class BackboneConfig:
             raise ConfigError(
                 f"backbone.channels = {self.channels}: only pixels have channels, and backbone.patch is []"
             )
-        if self.patch and (self.form, self.head) != ("encoder", "mean"):
-            raise ConfigError(f"backbone.patch = {list(self.patch)}: patches are read by an encoder with head mean")
+        if self.patch and (self.form != "encoder" or self.head not in ("class", "mean")):
+            raise ConfigError(
+                f"backbone.patch = {list(self.patch)}: patches are read by an encoder with head class or mean"
+            )
+
+    @property
+    def summary(self) -> int:
+        """How many learned vectors stand before the patches of a row, to be read in their place."""
+        return int(bool(self.patch) and self.head == "class")
 
     @property
     def patch_values(self) -> int:
@@ -103,13 +111,17 @@ class BackboneConfig:
         return math.prod(self.patch) * self.channels
 
     def stack(self, max_length: int, *, causal: bool, axes: int = 1) -> Stack:
-        """What an encoding is told of one stack of this backbone; `axes`: how many coordinates a position has."""
+        """What an encoding is told of one stack of this backbone.
+
+        Args:
+            max_length: in tokens or patches. axes: how many coordinates a position has.
+        """
         return Stack(
             layers=self.layers,
             heads=self.heads,
             width=self.width,
             head_width=self.width // self.heads,
-            max_length=max_length,
+            max_length=max_length + self.summary,
             causal=causal,
             axes=axes,
             scaled=self.scale == "sqrt",

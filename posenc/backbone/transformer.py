@@ -52,7 +52,7 @@ class ClassHead(nn.Module):
 
 
 class MeanHead(nn.Module):
-    """The mean over a row's real tokens, dropout, and a linear layer."""
+    """The mean over a row's real tokens, or over the one that stands for it, dropout, and a linear layer."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -109,9 +109,9 @@ class Transformer(nn.Module):
             self.add_module(name, part)
         if config.head == "masked":
             self.head: nn.Module = MaskedHead(config)
-        elif config.head == "class":
+        elif config.head == "class" and not config.patch:
             self.head = ClassHead(config)
-        elif config.head == "mean":
+        elif config.head in ("class", "mean"):
             self.head = MeanHead(config)
         elif not config.tied:
             self.output = nn.Linear(config.width, config.vocabulary, bias=False)
@@ -133,6 +133,8 @@ class Transformer(nn.Module):
                 normal_(parameter, self.config.width**-0.5, generator)
             elif name == "patches.weight":
                 normal_(parameter, self.config.patch_values**-0.5, generator)
+            elif name == "patches.cls":
+                normal_(parameter, 1.0, generator)
             elif parameter.dim() == 2:
                 xavier_uniform_(parameter, generator)
             else:
@@ -152,7 +154,10 @@ class Transformer(nn.Module):
         return self
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Tokens (B,L), or patches (B,L,P), to embeddings (B,L,D) with a root mean square of 1 at the start."""
+        """Tokens (B,L), or patches (B,L,P), to embeddings (B,L,D) with a root mean square of 1 at the start.
+
+        Of patches, with head class, (B,L + 1,D).
+        """
         if self.config.patch:
             embedded: Tensor = self.patches(tokens)
             return embedded
@@ -170,6 +175,8 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Hidden states (B,L,D) of tokens (B,L), or patches (B,L,P): of the encoder if there is one, or the decoder.
 
+        Of patches, with head class, (B,L + 1,D), the first of what stands for the row.
+
         Args:
             mask: (B,L) bool, True at real tokens. segments: (B,L) int, packed examples. cls: (B,L) bool.
             coordinates: (B or 1, L, A), where tokens stand; None where they are counted. Of patches they are not handed
@@ -177,6 +184,8 @@ class Transformer(nn.Module):
             cache: the decoder's, for cached decoding; then mask and coordinates cover all tokens so far.
         """
         places = None if self.config.patch and self.axes == 1 else coordinates
+        if self.config.patch:
+            places, cls = self.patches.placed(tokens, places)
         given = {"mask": mask, "segments": segments, "cls": cls, "coordinates": places}
         if self.config.form == "decoder":
             return self.get_submodule("decoder")(self.embed(tokens), **given, cache=cache)
@@ -246,7 +255,10 @@ class Transformer(nn.Module):
 
     def summarise(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
         """Hidden states (B,L,D) to one vector a row (B,outputs): read at its first token, or over its real ones."""
-        out: Tensor = self.head(hidden[:, 0]) if self.config.head == "class" else self.head(hidden, mask)
+        if self.config.summary:
+            out: Tensor = self.head(hidden[:, :1], None)
+        else:
+            out = self.head(hidden[:, 0]) if self.config.head == "class" else self.head(hidden, mask)
         return out
 
     def encodings(self) -> list[Encoding]:

@@ -1,7 +1,7 @@
 """The command line. Each command imports what it needs when it runs, so that `posenc --help` is immediate.
 
-Exit status: 0 all done; 1 the program failed, or a disk is full; 2 bad input; 3 some cells failed or a check did not
-pass; 130 stopped.
+Exit status: 0 all done; 1 the program failed, or a disk is full; 2 bad input, a damaged image or video too; 3 some cells
+failed or a check did not pass; 130 stopped.
 """
 
 from __future__ import annotations

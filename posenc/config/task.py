@@ -297,8 +297,9 @@ class Task:
         forms = kind.forms or (kind.form,)
         if self.backbone.form not in forms:  # a decoder's targets would be read both ways, for one
             raise ConfigError(f"backbone.form = {self.backbone.form!r}: {named} wants {' or '.join(map(repr, forms))}")
-        if self.backbone.head != kind.head:
-            raise ConfigError(f"backbone.head = {self.backbone.head!r}: {named} wants {kind.head!r}")
+        heads = kind.heads or (kind.head,)
+        if self.backbone.head not in heads:
+            raise ConfigError(f"backbone.head = {self.backbone.head!r}: {named} wants {' or '.join(map(repr, heads))}")
         if self.data.tokeniser not in kind.tokenisers:
             *others, last = kind.tokenisers
             wanted = f"{', '.join(others)} or {last}" if others else last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import json
@@ -374,3 +375,22 @@ def stream(file: File) -> Iterator[str]:
 def lines(file: File) -> list[str]:
     """As `stream`, all at once: for small files."""
     return list(stream(file))
+
+
+def quoted(file: File) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file (RFC 4180) with the lines they begin on: quoted cells may hold commas and line ends.
+
+    Raises:
+        DataError: as `stream`, or it is no CSV.
+    """
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader((f"{line}\n" for line in stream(file)), strict=True)
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise DataError(f"{file}, line {number}: no CSV: {error}") from None
+        if cells is None:
+            return
+        yield number, cells

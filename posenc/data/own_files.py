@@ -11,7 +11,6 @@ line ends one).
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
@@ -26,7 +25,7 @@ from posenc.common.errors import ConfigError, DataError, MissingDataError
 from posenc.config.data import DataConfig
 from posenc.data import documents, parallel
 from posenc.data.cache import Writer, built
-from posenc.data.corpus import MARK, Corpus, File, Row, counted, identities, keep, stream
+from posenc.data.corpus import MARK, Corpus, File, Row, counted, identities, keep, quoted, stream
 from posenc.data.text import ByteText
 
 SPLITS = ("train", "validation", "test")
@@ -239,7 +238,7 @@ def _cells(
     if form == "jsonl":
         yield from _of_objects(file, columns)
         return
-    lines = _quoted(file) if form == "csv" else ((number, line.split("\t")) for number, line in _numbered(file))
+    lines = quoted(file) if form == "csv" else ((number, line.split("\t")) for number, line in _numbered(file))
     places: list[int] | None = None
     width = 0
     for number, cells in lines:
@@ -273,21 +272,6 @@ def _column(column: str | int, header: Sequence[str] | None, width: int, where: 
 
 def _numbered(file: File) -> Iterator[tuple[int, str]]:
     return enumerate(stream(file), 1)
-
-
-def _quoted(file: File) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV file (RFC 4180): quoted cells may hold commas and line ends."""
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader((f"{line}\n" for line in stream(file)), strict=True)
-    while True:
-        number = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise DataError(f"{file}, line {number}: no CSV: {error}") from None
-        if cells is None:
-            return
-        yield number, cells
 
 
 def _of_objects(file: File, columns: Sequence[str | int]) -> Iterator[tuple[str, list[str]]]:

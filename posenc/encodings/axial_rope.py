@@ -1,4 +1,4 @@
-"""RoPE on the two axes of an image, each of which turns channels of its own."""
+"""RoPE on the two axes of an image, or the three of a video, each of which turns channels of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from posenc.api.encoding import Context, Encoding
 from posenc.api.stack import Stack
@@ -102,3 +103,44 @@ class AxialRope(Planar):
         if not self.rows_first:
             at = at.flip(-1)
         return (at[..., None] * self.frequencies(at.device)).flatten(-2)[:, None]
+
+
+class AxialRope3d(Planar):
+    """RoPE of a video: a third of the pairs is turned by the time, a third by the row, a third by the column.
+
+    Each axis has floor(K/6) pairs (2i-1, 2i), turned by its coordinate times theta_c = base^(-c / floor(K/6)); channels
+    that are left over stay as they are. Coordinates are (time, row, column), counted from 0. CLS tokens stay unturned.
+
+    The released code lays sines and cosines beside the channels in two blocks, and takes neighbours for pairs: the two
+    channels of a pair have different angles there, and no shift of all positions leaves scores alone. Here, as the
+    paper says, each part is RoPE of one axis.
+
+    Options:
+        base: the longest wavelength is less than 2 pi times this.
+    """
+
+    name = "axial_rope_3d"
+    look = ("rotary", 24)
+    title = "RoPE on three axes: a third of the channels turned by time, a third by row, a third by column"
+    paper = "Assran et al. 2025, arXiv:2506.09985 (V-JEPA 2), section 2.1"
+    formula = "(R_i q).(R_j k), R turns a third of the pairs each by t theta_c, y theta_c and x theta_c"
+    axes = 3
+
+    def __init__(self, stack: Stack, *, base: float = 10000.0) -> None:
+        super().__init__(stack)
+        if base <= 1:
+            raise ValueError(f"base={base}: more than 1 is wanted")
+        if stack.head_width < 6 or stack.head_width % 2:
+            raise ValueError(
+                f"heads of {stack.head_width} channels: an even number is wanted, and a pair for each axis"
+            )
+        self.base = base
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """It has no parameters."""
+
+    def angles(self, positions: Tensor, context: Context) -> Tensor:
+        count, device = self.stack.head_width // 6, positions.device
+        theta = self.base ** -(torch.arange(count, dtype=torch.float64, device=device) / count)
+        turned_by = (positions.double()[..., None] * theta).flatten(-2)
+        return functional.pad(turned_by, (0, self.stack.head_width // 2 - 3 * count))[:, None]

@@ -22,7 +22,7 @@ from posenc.config.task import EvaluationConfig, Task
 from posenc.data.corpus import Corpus, Texts
 from posenc.data.text import ByteText
 from posenc.data.tokens import Tokeniser, counts, running
-from posenc.objectives.metrics import BITS_PER_BYTE, BITS_PER_CHARACTER, PERPLEXITY, WORD_PERPLEXITY
+from posenc.objectives.metrics import BITS_PER_BYTE, BITS_PER_CHARACTER, PERPLEXITY, WORD_PERPLEXITY, exp
 from posenc.objectives.units import Units, units_of
 from posenc.objectives.windows import CUT, SLIDING, bins, of_mode, separate, sliding
 
@@ -209,7 +209,7 @@ class CausalLM(Objective):
                 why[metric.name] = f"no {metric.items[1]} in what is scored"
                 continue
             mean = sums / over
-            values[metric.name] = mean if metric.over == "mean" else _exp(mean)
+            values[metric.name] = mean if metric.over == "mean" else exp(mean)
         return values, why
 
     def baselines(self) -> dict[str, float]:
@@ -247,11 +247,6 @@ def _slid(metrics: Iterable[Metric], stride: int, length: int) -> list[Metric]:
         return []
     how = {SLIDING: f"sliding by {stride:,}", CUT: f"cut to {length:,}, sliding by {stride:,}"}
     return [of_mode(metric, suffix, said) for suffix, said in how.items() for metric in metrics]
-
-
-def _exp(value: float) -> float:
-    """e to the power of a value; infinite where no number has room for it."""
-    return math.exp(value) if value < 700 else math.inf
 
 
 @torch.no_grad()

@@ -27,7 +27,8 @@ SCALED = "test_scaled"
 
 
 class Images(Objective):
-    """Each image is cut into squares, which an encoder reads in place of tokens; its class is read from their mean.
+    """Each image is cut into squares, which an encoder reads in place of tokens; its class is read from their mean, or
+    from a vector of its own that stands before them (`backbone.head`: mean or class).
 
     A length is a number of patches, which stand in a square: an image is brought to so many pixels a side as they have
     together (bilinear, with antialiasing where it becomes smaller). So a multiple of the length is another resolution
@@ -52,6 +53,7 @@ class Images(Objective):
     name = "images"
     form = "encoder"
     head = "mean"
+    heads = ("mean", "class")
     tokenisers = ("patches",)
     metrics = (ACCURACY, CROSS_ENTROPY)
 

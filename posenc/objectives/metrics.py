@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
@@ -11,6 +12,7 @@ from posenc.api.metric import Metric, mean
 ACCURACY = mean("accuracy", "accuracy", "higher", test="mcnemar")
 PLACES_ACCURACY = mean("accuracy", "accuracy", "higher")
 """Of rows with several answers each: no row is right or wrong as a whole, as in ACCURACY."""
+ACCURACY_NORM = mean("accuracy_norm", "accuracy, by likelihood a character", "higher", test="mcnemar")
 EXACT_MATCH = Metric("exact_match", "exact match", "higher", "mean", ("exact_match", "rows"), test="mcnemar")
 F1 = Metric("f1", "F1", "higher", "f1", ("answer", "truth"))
 MATTHEWS = Metric("matthews", "Matthews' correlation", "higher", "matthews", ("answer", "truth"))
@@ -35,8 +37,8 @@ CROSS_ENTROPY = mean("cross_entropy", "cross-entropy (nats)", "lower")
 KNOWN = {
     metric.name: metric
     for metric in (
-        ACCURACY, EXACT_MATCH, F1, MATTHEWS, SPEARMAN, PEARSON, BITS_PER_CHARACTER, BITS_PER_BYTE, PERPLEXITY,
-        WORD_PERPLEXITY, MASKED_LOSS, MASKED_ACCURACY, BLEU, TARGET_LOSS, CROSS_ENTROPY,
+        ACCURACY, ACCURACY_NORM, EXACT_MATCH, F1, MATTHEWS, SPEARMAN, PEARSON, BITS_PER_CHARACTER, BITS_PER_BYTE,
+        PERPLEXITY, WORD_PERPLEXITY, MASKED_LOSS, MASKED_ACCURACY, BLEU, TARGET_LOSS, CROSS_ENTROPY,
     )
 }  # fmt: skip
 
@@ -54,3 +56,8 @@ def read(written: Mapping[str, Any]) -> Metric:
         return Metric(**{**(asdict(KNOWN[name]) if name in KNOWN else plain), **told})
     except (ValueError, TypeError):
         return Metric(**plain)
+
+
+def exp(value: float) -> float:
+    """e to the power of a value; infinite where no number has room for it."""
+    return math.exp(value) if value < 700 else math.inf

@@ -33,6 +33,8 @@ TOKENS = ("tokeniser", "released", "revision")
 """Keys of data that say what a token is: a cell starts from weights that were trained on the same tokens."""
 HANDED_ON = ("backbone.", "runtime.", *(f"data.{key}" for key in TOKENS))
 """What a grid sets of these goes to the cells that are made for its own to start from."""
+WITHOUT_WORDS = ("bytes", "symbols", "patches")
+"""Tokenisers that no text decides."""
 
 
 @dataclass(frozen=True)
@@ -376,6 +378,7 @@ def _require_fit(one: _Wanted, parent: Cell, max_length: int) -> None:
                       if trained[key] != here[key]]:  # fmt: skip
             what = f"what is measured must be the model of {parent.name}: {'; '.join(differ)}"
             raise ConfigError(f"{one.where}: start = {one.task.start!r}: {what}")
+    _require_same_tokens(one, parent)
     theirs = shapes(parent.settings.backbone, name, parent.settings.max_length)
     ours = shapes(one.task.backbone, name, max_length)
     for key in sorted(key for key in theirs.keys() | ours.keys() if not is_head(key)):  # each objective has its own
@@ -386,3 +389,16 @@ def _require_fit(one: _Wanted, parent: Cell, max_length: int) -> None:
             if is_positional(key):
                 raise NotPossibleError(what)
             raise ConfigError(f"{one.where}: start = {one.task.start!r}: {what}")
+
+
+def _require_same_tokens(one: _Wanted, parent: Cell) -> None:
+    """Weights are of tokens: a tokeniser that is trained here must be trained on the text that its parent's was."""
+    here, there = one.task.data, parent.settings.data
+    if here.released or here.tokeniser in WITHOUT_WORDS or here.own:  # no task can name the text of another's files
+        return
+    ours, theirs = ((data.vocabulary_of or data.source, data.files or None) for data in (here, there))
+    if ours != theirs:
+        raise ConfigError(
+            f"{one.where}: start = {one.task.start!r}: the tokens of {parent.name} are those of the text of"
+            f" {theirs[0]!r}, and here of {ours[0]!r}: data.vocabulary_of must be {theirs[0]!r}"
+        )

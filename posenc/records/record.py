@@ -24,6 +24,8 @@ FAILURES = (FAILED, TIMED_OUT)
 """Those that count as a failure of the run."""
 MACHINE = "machine"
 """The cause of a failure that says nothing of training: memory, time, a killed process."""
+DATA = "data"
+"""The cause of a failure by a damaged file that is only read as training asks for it."""
 NOT_RUN_YET = "not run yet"
 """What is said of a cell without a record."""
 
@@ -142,7 +144,7 @@ class TimesShape(TypedDict, total=False):
 class RecordShape(TypedDict, total=False):
     """One cell's end. What is not Required is absent where the cell did not come so far.
 
-    `cause` is MACHINE where a failure says nothing of training; otherwise None.
+    `cause` is MACHINE or DATA where a failure says nothing of training; otherwise None.
     `flops_per_token` are those of the forward passes of its training, padding included, over `tokens_seen`, which has
     none; `padding` is the share of places that hold no token. `encodings` is what posenc.properties.facts says of each
     part of its encoding.

@@ -21,7 +21,7 @@ from posenc.plan.plan import Plan
 from posenc.plan.selection import Selection, find_suite
 from posenc.records import provenance
 from posenc.records.manifest import union
-from posenc.records.record import Record, is_failure
+from posenc.records.record import DATA, Record, is_failure
 from posenc.records.store import KEPT, Store
 from posenc.report import write_report
 from posenc.running import ray as ray_engine
@@ -54,8 +54,12 @@ class Outcome:
 
     @property
     def exit_status(self) -> int:
-        """0 all done, 3 some cells failed, 130 stopped, by Ctrl-C or by its time."""
-        return 130 if self.stopped else 3 if self.failed else 0
+        """0 all done, 2 damaged data, 3 some cells failed, 130 stopped, by Ctrl-C or by its time."""
+        if self.stopped:
+            return 130
+        if any(record.get("cause") == DATA for record in self.failed):
+            return 2
+        return 3 if self.failed else 0
 
 
 def slots(

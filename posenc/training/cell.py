@@ -13,14 +13,14 @@ import torch
 from posenc.api import registry
 from posenc.api.blame import blamed
 from posenc.attention.softmax import flex_options
-from posenc.common.errors import PosencError, StorageError
+from posenc.common.errors import DataError, PosencError, StorageError
 from posenc.common.files import write_atomically
 from posenc.objectives.work import of_run
 from posenc.plan.cell import Cell
 from posenc.plan.plugin_code import code_of
 from posenc.properties.facts import facts
 from posenc.records import provenance
-from posenc.records.record import MACHINE, SCHEMA, Record
+from posenc.records.record import DATA, MACHINE, SCHEMA, Record
 from posenc.records.store import Store
 from posenc.training import card, checkpoint, kept
 from posenc.training.cell_terms import CellTerms, StoppedError, TimedOutError
@@ -86,7 +86,7 @@ def _train(cell: Cell, terms: CellTerms, stopped: Callable[[], bool], group: Gro
         record |= {
             "status": "failed",
             "reason": reason.strip() or type(error).__name__,
-            "cause": MACHINE if isinstance(error, MemoryError | torch.OutOfMemoryError) else None,
+            "cause": _cause(error),
             "traceback": format_exc(),
         }
     seconds = round(time.perf_counter() - clock, 3)
@@ -101,6 +101,13 @@ def _train(cell: Cell, terms: CellTerms, stopped: Callable[[], bool], group: Gro
     if record["status"] == "done":
         checkpoint.remove(loop.path)  # only now: a process killed before it goes on from there
     return record
+
+
+def _cause(error: Exception) -> str | None:
+    """As a record has it."""
+    if isinstance(error, DataError):
+        return DATA
+    return MACHINE if isinstance(error, MemoryError | torch.OutOfMemoryError) else None
 
 
 def not_run(

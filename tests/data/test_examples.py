@@ -30,15 +30,15 @@ def name(make: Callable[..., Any]) -> str:
 
 # Other rows make other scores: whoever changes them must say so, and run again what is compared.
 DIGESTS = {
-    "examples.paraphrases": "8a50003e7de9",
-    "examples.entailments": "fa50611072e6",
-    "examples.answers": "6e0b2259256a",
+    "examples.paraphrases": "7899fadda0a7",
+    "examples.entailments": "e1e26df6caa2",
+    "examples.answers": "524db22ed24b",
     "examples.sentiments": "7765fd0beb55",
-    "cases.cases": "d7edce446d04",
+    "cases.cases": "ab7789049d99",
     "examples.documents": "3b4707e8ae99",
-    "examples.translations": "4a6413ddf59d",
-    "examples.similarities": "3dcd4a8d007e",
-    "cases.documents": "5e063330d533",
+    "examples.translations": "ddd50b3f976f",
+    "examples.similarities": "d96dbcbf6832",
+    "cases.documents": "bb70c049e3bf",
 }
 
 
@@ -63,7 +63,7 @@ class TestRows:
 
     def test_similarities_cover_the_scale(self) -> None:
         counts = Counter(score for *_, score in generated.similarities(0, 500))
-        assert set(counts) == {0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0}
+        assert set(counts) == {agreed * 5 / 8 for agreed in (0, 1, 2, 3, 4, 5, 6, 8)}
         assert min(counts.values()) > 20
 
     def test_documents_have_some_sentences_in_which_words_come_again(self) -> None:
@@ -123,22 +123,6 @@ EXPECTED: list[tuple[Sentence, str, str]] = [
     (Clause(MAN, "give", Phrase("book", "this"), Phrase("child", "a"), tense="perfect", shifted=True),
      "The man has given a child this book.",
      "Der Mann hat einem Kind dieses Buch gegeben."),
-    (Clause(Phrase("dog", relative=Clause(CAT, "follow", DOG, tense="present", gap="object")), "come back"),
-     "The dog that the cat follows came back.",
-     "Der Hund, dem die Katze folgt, kam zurück."),
-    (Clause(Phrase("woman", "two", plural=True, relative=Clause(Phrase("woman", plural=True), "laugh", gap="subject")),
-            "arrive", tense="perfect", time="today", first="time"),
-     "Today two women who laughed have arrived.",
-     "Heute sind zwei Frauen, die lachten, angekommen."),
-    (Clause(DOG, "frighten", CAT, question=True, gap="object"),
-     "Who did the dog frighten?",
-     "Wen erschreckte der Hund?"),
-    (Clause(PAUL, "answer", GIRL, question=True, gap="object", tense="can"),
-     "Who can Paul answer?",
-     "Wem kann Paul antworten?"),
-    (Clause(MAN, "pick up", GIRL, question=True, tense="present", place="at the station"),
-     "Does the man pick up the girl at the station?",
-     "Holt der Mann das Mädchen am Bahnhof ab?"),
     (Clause(GIRL, "read", Phrase("letter", "every", ("long",)), tense="present", place="in the kitchen", first="place"),
      "In the kitchen the girl reads every long letter.",
      "In der Küche liest das Mädchen jeden langen Brief."),
@@ -149,9 +133,9 @@ EXPECTED: list[tuple[Sentence, str, str]] = [
      "Anna laughed when Paul was caught by the dog.",
      "Anna lachte, als Paul vom Hund gefangen wurde."),
     (Joined(Clause(DOG, "see", Phrase("cat", pronoun=True), tense="present", time="now", first="time"), "but",
-            Clause(Phrase("man", also=GIRL), "sleep", tense="present")),
-     "Now the dog sees it, but the man and the girl sleep.",
-     "Jetzt sieht der Hund sie, aber der Mann und das Mädchen schlafen."),
+            Clause(Phrase("man", "two", plural=True), "sleep", tense="present")),
+     "Now the dog sees it, but two men sleep.",
+     "Jetzt sieht der Hund sie, aber zwei Männer schlafen."),
     (Clause(ANNA, "drink", Phrase("coffee", "", ("hot",)), tense="will", negated=True, time="in the evening"),
      "Anna will not drink hot coffee in the evening.",
      "Anna wird am Abend keinen heißen Kaffee trinken."),
@@ -174,8 +158,6 @@ class TestGerman:
         fronts = [*lexicon.TIMES.values(), *lexicon.PLACES.values()]
         second = last = 0
         for _, text in generated.translations(0, 1500):
-            if re.search(r", (der|die|das|den|dem|denen) ", text):  # a relative clause has commas of its own
-                continue
             parts = re.split(r", (?:aber )?| und (?=.*,)", text.rstrip(".?"))
             for front in fronts:
                 if text.startswith(front[0].upper() + front[1:] + " "):
@@ -190,103 +172,44 @@ class TestGerman:
 
 
 # A second reading of the English, by the words alone: it shares the word lists with the first, and no code.
-FORMS = {form: verb.base for verb in lexicon.VERBS.values()
-         for form in (verb.base, verb.third, verb.past, verb.participle)}  # fmt: skip
-PLAIN = {other: word for word, other in lexicon.SYNONYMS.items()}
-AUXILIARIES = {"has", "have", "had", "will", "can", "cannot", "not", "was", "were", "is", "are", "did", "do", "does",
-               "be", "been"}  # fmt: skip
-OPPOSITE = {less: more for more, less in lexicon.OPPOSITES}
-Fact = tuple[Any, ...]
+FORMS = {form: verb.base for verb in lexicon.VERBS.values() for form in (verb.past, verb.participle)}
+Fact = tuple[str, str, str, str]
 
 
 def fact(text: str) -> Fact:
-    """(who, did what, to whom, to whose hands, where, when, whether it is denied) of one clause."""
-    text = text.lower()
-    if match := re.fullmatch(r"the (\w+) is (\w+) than the (\w+)", text):
-        one, word, two = match.groups()
-        return (two, OPPOSITE[word], one) if word in OPPOSITE else (one, word, two)
-    found = {}
-    for slot, pool in (("where", lexicon.WHERE), ("when", lexicon.WHEN)):
-        for words in pool:
-            if re.search(rf"\b{words.lower()}\b", text):
-                found[slot], text = words, re.sub(rf"\b{words.lower()}\b", "", text)
-    tokens = text.split()
-    denied = "not" in tokens or "cannot" in tokens
-    words = [PLAIN.get(word, word) for word in tokens if word not in AUXILIARIES]
-    # With N for a noun phrase and V for the verb, what is left is "to", "by", and a question's first word.
-    phrase = rf"the (?:\w+ )??(?:{'|'.join((*lexicon.BEINGS, *lexicon.GIFTS))})\b"
-    frame = re.sub(phrase, "N", " ".join(words)).split()
-    verb = next(PLAIN.get(base, base) for word in frame if (base := FORMS.get(word)))
-    order = ROLES[" ".join("V" if word in FORMS else word for word in frame)]
-    roles = dict(zip(order, re.findall(phrase, " ".join(words)), strict=True))
-    where, when = found.get("where"), found.get("when")
-    return roles.get("who"), verb, roles.get("whom"), roles.get("taker"), where, when, denied
+    """Who, did what, to whom, where: of one clause; a question for who did it has "who" for the first."""
+    place = next((place for place in lexicon.WHERE if text.endswith(place)), "")
+    words = [word for word in re.findall(r"\w+", text.lower().removesuffix(place)) if word not in ("the", "was")]
+    who, verb, *rest = words
+    if rest[:1] == ["by"]:
+        return rest[1], FORMS[verb], who, place
+    return who, FORMS[verb], rest[0] if rest else "", place
 
 
-# Which role the noun phrases have in the order of the words; the first word of a question takes what is missing.
-ROLES = {
-    "N V": ("who",), "N V N": ("who", "whom"), "N V by N": ("whom", "who"), "N V N to N": ("who", "whom", "taker"),
-    "N V N N": ("who", "taker", "whom"), "N V to N by N": ("whom", "taker", "who"),
-    "who V N": ("whom",), "who N V": ("who",), "who V by N": ("who",), "who V N to N": ("whom", "taker"),
-    "who V N N": ("taker", "whom"), "what N V to N": ("who", "taker"), "who N V N to": ("who", "whom"),
-    "where N V": ("who",), "where N V N": ("who", "whom"), "when N V": ("who",), "when N V N": ("who", "whom"),
-}  # fmt: skip
-
-
-def told(text: str) -> tuple[str, tuple[Fact, ...]]:
-    """How a sentence holds its clauses together, and their facts in the order that this gives them."""
-    text = text.rstrip(".?")
-    text = text[0].lower() + text[1:]
-    if match := re.fullmatch(r"(because|before|after|although) (.*), (.*)", text):
-        link, hanging, main = match.groups()
-    elif match := re.fullmatch(r"(.*) (because|before|after|although) (.*)", text):
-        main, link, hanging = match.groups()
-    else:
-        parts = re.split(r", (?:and|but) | and (?=the)", text)
-        return "and", tuple(sorted(map(fact, parts), key=str))
-    if link == "after":
-        return "before", (fact(hanging), fact(main))
-    return link, (fact(main), fact(hanging))
+def sequence(text: str) -> list[Fact]:
+    main, link, hanging = re.split(" (before|after) ", text.rstrip("."))
+    return [fact(clause) for clause in ((main, hanging) if link == "before" else (hanging, main))]
 
 
 def is_paraphrase(first: str, second: str) -> int:
-    return int(told(first) == told(second))
+    return int(fact(first.rstrip(".")) == fact(second.rstrip(".")))
 
 
 def entailed(premise: str, claim: str) -> int:
-    if " thinks that " in premise:
-        (premise,) = re.findall(r"knows that (.*?)(?:, but .*)?\.", premise)
-    link, facts = told(premise)
-    claimed, (first, *rest) = told(claim)
-    if link == "before":
-        assert claimed == "before"
-        return 0 if facts == (first, *rest) else 2 if facts == (*rest, first) else 1
-    if len(first) == 3:
-        (a, _, b), (c, _, d) = facts
-        below = {(a, b), (c, d)} | ({(a, d)} if b == c else {(c, b)} if d == a else set())
-        return 0 if (first[0], first[2]) in below else 2 if (first[2], first[0]) in below else 1
-    return 0 if first in facts else 2 if (*first[:-1], not first[-1]) in facts else 1
+    known, claimed = sequence(premise), sequence(claim)
+    return 0 if claimed == known else 2 if claimed == known[::-1] else 1
 
 
 def answered(question: str, sentence: str) -> int:
-    link, facts = told(sentence)
-    word, _, rest = question.rstrip("?").partition(" ")
-    if word == "Why":
-        return int(not (link == "because" and facts[0] == fact(rest)))
-    asked = fact(question.rstrip("?"))
-    missing = {"Where": [4], "When": [5]}.get(word) or [i for i in (0, 2, 3) if asked[i] is None]
-    given = [i for i in (0, 1, 2, 3, 6) if i not in missing]
-    if asked[1] not in lexicon.GIVINGS:
-        missing = [i for i in missing if i != 3]
-    return int(not any(all(f[i] == asked[i] for i in given) and all(f[i] for i in missing) for f in facts))
+    asked, told = fact(question.rstrip("?")), fact(sentence.rstrip("."))
+    assert asked[0] == "who" and told[0] in lexicon.BEINGS and told[3]
+    return int(asked[1:3] != told[1:3])
 
 
 def alike(first: str, second: str) -> float:
-    (one, facts), (two, others) = told(first), told(second)
-    assert one == two
-    return (
-        sum(a == b for f, g in zip(facts, others, strict=True) for i in (0, 1, 2, 4, 5) for a, b in [(f[i], g[i])]) / 2
-    )
+    one, two = ([fact(part) for part in text.rstrip(".").split(", and ")] for text in (first, second))
+    assert len(one) == len(two) == 2 and all(all(found) for found in (*one, *two))
+    return sum(a == b for f, g in zip(one, two, strict=True) for a, b in zip(f, g, strict=True)) * 5 / 8
 
 
 def praised(text: str) -> int:

@@ -89,6 +89,37 @@ def test_what_cannot_be_is_refused(text: str, width: int, said: str) -> None:
         registry.create(text, stack_of(head_width=width, **PLANE))
 
 
+SPACE = {"axes": 3, "causal": False}
+
+
+@pytest.mark.parametrize(("text", "base"), [("axial_rope_3d", 10000.0), ("axial_rope_3d(base=37)", 37.0)])
+@pytest.mark.parametrize("width", [6, 12, 14, 16])
+def test_three_axes_turn_a_third_of_the_pairs_each(text: str, base: float, width: int) -> None:
+    encoding, count = made(text, head_width=width, stack=SPACE), width // 6
+    x, at = torch.randn(1, 2, 5, width, dtype=torch.float64), torch.randint(0, 30, (5, 3))
+    found, keys = turned(encoding, x, at)
+    assert torch.equal(found, keys)
+    for token, places in enumerate(at.tolist()):
+        for pair in range(width // 2):
+            angle = places[pair // count] * base ** (-(pair % count) / count) if pair < 3 * count else 0.0
+            wanted = complex(*x[0, 1, token, 2 * pair : 2 * pair + 2].tolist()) * cmath.exp(1j * angle)
+            assert complex(*found[0, 1, token, 2 * pair : 2 * pair + 2].tolist()) == pytest.approx(wanted, abs=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "said"),
+    [
+        ("axial_rope_3d(base=1.0)", 8, "base=1.0: more than 1"),
+        ("axial_rope_3d", 4, "heads of 4 channels: an even number"),
+        ("axial_rope_3d", 9, "heads of 9 channels: an even number"),
+    ],
+)
+def test_what_cannot_be_on_three_axes_is_refused(text: str, width: int, said: str) -> None:
+    with pytest.raises(Exception, match=said):
+        registry.create(text, stack_of(head_width=width, **SPACE))
+
+
 def test_parameters() -> None:
+    assert parameters("axial_rope_3d", axes=3) == 0
     assert parameters("axial_rope", axes=2) == 0
     assert "reads 2 coordinates" in str(registry.create("axial_rope", stack_of()).why_not("softmax"))

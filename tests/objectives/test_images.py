@@ -24,6 +24,7 @@ from posenc.plan.cell import Cell
 from posenc.plan.plan import Selection, find_suite, make
 from posenc.records.record import Record
 from posenc.records.store import Store
+from posenc.running.driver import Outcome
 from posenc.training.cell import train
 from posenc.training.cell_terms import CellTerms
 
@@ -283,3 +284,85 @@ def test_photographs_are_decoded_at_each_resolution(tmp_path: Path) -> None:
     assert objective.patches("test", np.arange(2), 144).shape == (2, 144, 8 * 8 * 3)  # 96 pixels a side
     assert torch.equal(objective.batch(1, 2, 4)[0], objective.batch(1, 2, 4)[0])
     photographs.imagenet.cache_clear()
+
+
+def test_a_damaged_photograph_ends_a_run_as_bad_input(tmp_path: Path) -> None:
+    """No plan decodes a million files: what is damaged is found as training asks for it, and named."""
+    for place in ("train", "val"):
+        for name in ("n01", "n02"):
+            folder = tmp_path / "data" / "imagenet" / place / name
+            folder.mkdir(parents=True)
+            for index in range(8):
+                Image.new("RGB", (40, 30), (index, 0, 0)).save(folder / f"{index}.jpeg")
+    damaged = tmp_path / "data" / "imagenet" / "train" / "n02" / "3.jpeg"
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    changes = {**TINY, "backbone.outputs": 2, "training.batch": 4, "evaluation.tokens": 0, "training.steps": 20}
+    suite = replace(find_suite("images/imagenet"), scale="small")
+    plan = make(suite, Selection(encodings=["axial_rope"], seeds=[0], changes=changes, data=tmp_path / "data"))
+    train(plan.cells[0], CellTerms(suite="s", store=tmp_path / "here", data=tmp_path / "data"))
+    record = Store(tmp_path / "here").read_record(plan.cells[0].id)
+    assert record and record["status"] == "failed" and record["cause"] == "data"
+    assert record["reason"] and f"{damaged} is no whole image" in record["reason"]
+    outcome = Outcome(Store(tmp_path / "here"), failed=[record])
+    assert outcome.exit_status == 2
+    assert Outcome(outcome.store, failed=[{**record, "cause": None}]).exit_status == 3  # type: ignore[typeddict-item]
+    photographs.imagenet.cache_clear()
+
+
+def classed(encoding: str, patches: int = 16) -> Transformer:
+    """As `model_of`, with a vector of its own that the class is read from."""
+    config = BackboneConfig(form="encoder", head="class", outputs=10, vocabulary=1, layers=2, width=16, heads=2,
+                            feedforward=16, patch=(2, 2))  # fmt: skip
+    return Transformer(config, encoding, patches).initialise(0).double().eval()
+
+
+GRID = torch.cartesian_prod(torch.arange(4), torch.arange(4))[None]
+
+
+class TestClassVector:
+    @pytest.mark.parametrize("encoding", ["none", *PLANE, *ROW])
+    def test_it_stands_first_and_the_class_is_read_from_it_alone(self, encoding: str) -> None:
+        model, patches = classed(encoding), torch.randn(3, 16, 4, dtype=torch.float64)
+        assert model.patches.cls is not None and model.patches.cls.shape == (16,)
+        hidden = model.hidden(patches, coordinates=GRID)
+        assert hidden.shape == (3, 17, 16)
+        wanted = functional.linear(hidden[:, 0], model.head.out.weight, model.head.out.bias)
+        torch.testing.assert_close(model.summarise(hidden), wanted)
+        model.summarise(hidden).sum().backward()
+        assert model.patches.cls.grad is not None and model.patches.cls.grad.abs().sum() > 0
+        assert not any("pooler" in name for name, _ in model.named_parameters())
+
+    @pytest.mark.parametrize("encoding", ["axial_rope", "rope_mixed"])
+    def test_encodings_of_the_plane_do_not_turn_it(self, encoding: str) -> None:
+        """A shift of all patches changes nothing among them, but all that is between them and the vector."""
+        model, patches = classed(encoding), torch.randn(1, 16, 4, dtype=torch.float64)
+        part = model.stacks[0][1].encoding
+        seen: list[torch.Tensor] = []
+        turn = part.rotate_query
+        part.rotate_query = lambda x, *more: seen.append(turn(x, *more) - x) or turn(x, *more)  # type: ignore
+        model.hidden(patches, coordinates=GRID + 1)
+        assert all((change[:, :, 0] == 0).all() and (change[:, :, 1:] != 0).any() for change in seen) and seen
+
+    def test_none_gives_shuffled_patches_the_same_score(self) -> None:
+        model, patches = classed("none"), torch.randn(3, 16, 4, dtype=torch.float64)
+        shuffled = patches[:, torch.randperm(16, generator=torch.Generator().manual_seed(1))]
+        one, other = (model.summarise(model.hidden(each, coordinates=GRID)) for each in (patches, shuffled))
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+    def test_other_resolutions_have_the_same_parameters_and_a_row_of_places_one_more(self) -> None:
+        assert cost.shapes(classed("rope").config, "rope", 16) == cost.shapes(classed("rope").config, "rope", 64)
+        table = cost.shapes(classed("learned").config, "learned", 16)
+        assert [shape for name, shape in table.items() if "encoding" in name] == [(17, 16)]
+        with pytest.raises(NotPossibleError, match="it has 17 positions, and 65 were asked for"):
+            classed("learned").hidden(torch.zeros(1, 64, 4, dtype=torch.float64))
+
+    def test_a_cell_learns_from_it(self, tmp_path: Path) -> None:
+        planned = cells("axial_rope", "learned", backbone__head="class")
+        records = run(tmp_path, *planned)
+        assert [record["status"] for record in records] == ["done", "done"], records[0]["reason"]
+        assert {row["length"] for row in records[0]["scores"]} >= {64, 100}
+
+    @pytest.mark.parametrize("task", ["images/cifar10", "images/cifar100", "images/imagenet", "video/ucf101"])
+    def test_the_papers_models_have_it(self, task: str) -> None:
+        heads = {scale: task_at(task, scale, {}).backbone.head for scale in ("smoke", "small", "paper")}
+        assert heads == {"smoke": "mean", "small": "mean", "paper": "class"}

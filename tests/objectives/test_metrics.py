@@ -56,7 +56,7 @@ def test_a_metric_that_contradicts_itself_is_refused(wrong: dict[str, Any]) -> N
 def test_every_objective_of_a_task_is_found() -> None:
     assert set(OBJECTIVES.entries()) == {
         "causal_lm", "masked_lm", "translation", "classification", "matching", "theory", "sequence", "anatomy",
-        "anatomy_both_ways", "images", "videos",
+        "anatomy_both_ways", "images", "videos", "harness",
     }  # fmt: skip
     assert objective("translation").sides == 2
     with pytest.raises(UnknownNameError, match=r"unknown objective 'causal_ml'.*did you mean 'causal_lm'"):
@@ -70,7 +70,7 @@ def test_names_are_known_without_torch() -> None:
     code = "import sys; from posenc.config.objectives import OBJECTIVES"
     code += "; print(len(OBJECTIVES.entries()), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["11", "False"]
+    assert done.stdout.split() == ["12", "False"]
 
 
 PLUGIN = """

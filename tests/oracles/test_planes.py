@@ -151,3 +151,19 @@ def test_timms_mixed_axes(fresh_seed: int, timm: Any) -> None:
         in_double(timm)(lambda: timm.apply_rot_embed_cat(x, rotary.get_embed([rows, columns])[1])),
         [(frequencies, rotary.freqs, lambda gradient: gradient.flip(0).permute(1, 2, 0, 3))],
     )
+
+
+@pytest.mark.parametrize("width", [6, 8])
+def test_three_axes_as_v_jepa_2_turns_them(width: int) -> None:
+    """Of one pair an axis: with more, the released code turns the two channels of a pair by different angles."""
+    theirs = pytest.importorskip("transformers.models.vjepa2.modeling_vjepa2")
+    encoding = made("axial_rope_3d", head_width=width, stack={"axes": 3, "causal": False})
+    x, at = torch.randn(2, HEADS, 24, width, dtype=torch.float64), grid(24, 3, 3)[None]
+    context = context_of(encoding, 24, coordinates=at)
+    parts = [
+        theirs.rotate_queries_or_keys(x[..., 2 * axis : 2 * axis + 2], at[0, :, axis].double().expand(2, HEADS, -1))
+        for axis in range(3)
+    ]
+    wanted = torch.cat((*parts, x[..., 6:]), dim=-1)
+    found = encoding.rotate_query(x, context.query_positions, context)
+    torch.testing.assert_close(found, wanted, atol=1e-12, rtol=0)

@@ -69,7 +69,7 @@ REFUSED = {
     "backbone.form": ("encoder", "wants 'decoder'"),
     "backbone.head": ("class", "wants 'tokens'|head class"),
     "backbone.outputs": (3, "head class"),
-    "backbone.patch": ([4, 4], "head mean"),
+    "backbone.patch": ([4, 4], "head class or mean"),
     "backbone.channels": (3, "only pixels have channels"),
     "training.shift": (4, "no pixels to move"),
     "training.flip": (True, "no pixels to move"),

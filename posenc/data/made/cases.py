@@ -1,7 +1,8 @@
 """Chinese texts of private-lending cases, made from a seed: which of two is closer to a third by its facts.
 
 A fact says of two things that one is so and the other is not, or which of two belongs where. Told the one way or the
-other it takes the same characters, so that all texts of a row have the same bag: only their order tells the facts.
+other it takes the same characters, so that all texts of a row have the same bag: only their order tells the facts. The
+second and the third text tell every fact in the other order than the first, so that none of them is a copy of it.
 """
 
 from __future__ import annotations
@@ -79,28 +80,24 @@ class Outline:
     """What all texts of a row have in common: of whom and of what they tell, but not which way round.
 
     Attributes:
-        facts: each with the part of the text it belongs to (a loan, or at last the court), its two things, its place
-            among the others of its stage, and whether it begins with its second half.
+        facts: each with the part of the text it belongs to (a loan, or at last the court) and its two things, in the
+            order they are told in.
         parts: the words that each part begins with.
         style: words put in the place of others, throughout.
     """
 
     people: tuple[str, str]
     opening: str
-    facts: tuple[tuple[Fact, int, tuple[str, str], int, bool], ...]
+    facts: tuple[tuple[Fact, int, tuple[str, str]], ...]
     parts: tuple[str, ...]
     style: tuple[tuple[str, str], ...]
 
-    def told(self, dice: Dice, ways: list[bool]) -> str:
-        """A text; `ways` says of the opening and of every fact which way round it is."""
+    def told(self, ways: list[bool], turned: bool) -> str:
+        """A text; `ways` says of the opening and of every fact which way round it is, `turned` how facts are told."""
         lender, borrower = self.people[::-1] if ways[0] else self.people
-        sentences = []
-        for (fact, part, things, place, turned), way in zip(self.facts, ways[1:], strict=True):
-            if dice.chance(0.2):
-                place, turned = dice.below(1000), not turned
-            sentences.append((part, fact.stage, place, fact.told(things[::-1] if way else things, turned)))
         text, last = self.opening.format(lender=lender, borrower=borrower), -1
-        for part, _, _, told in sorted(sentences):
+        for (fact, part, things), way in zip(self.facts, ways[1:], strict=True):
+            told = fact.told(things[::-1] if way else things, turned)
             text, last = text + (self.parts[part] if part != last else "") + told, part
         for word, other in self.style:
             text = text.replace(word, other)
@@ -115,9 +112,9 @@ def _outline(dice: Dice, sentences: int) -> Outline:
     parts = [f"第{_ORDINALS[loan]}笔借款中，" if loans > 1 else "" for loan in range(loans)]
     pool = [(fact, loan) for loan in range(loans) for fact in _LOAN] + [(fact, loans) for fact in _CASE]
     facts = []
-    for fact, part in dice.some(pool, sentences - 1):
+    for fact, part in sorted(dice.some(pool, sentences - 1), key=lambda pair: (pair[1], pair[0].stage)):
         one, two = dice.some(drawn[fact.things], 2) if isinstance(fact.things, str) else fact.things
-        facts.append((fact, part, (one, two), dice.below(1000), dice.chance(0.5)))
+        facts.append((fact, part, (one, two)))
     opening = "原告{lender}与被告{borrower}系" + dice.one(_RELATIONS) + "关系，{borrower}因" + dice.one(_PURPOSES)
     styles = ((), (("未", "没有"),), (("但", "但是"),), (("未", "没有"), ("但", "但是")))
     opening += "向{lender}借款。"
@@ -135,7 +132,7 @@ def _checked(sentences: int) -> None:
         raise ValueError(f"sentences={sentences}: from 2 to {_LOANS_PER * len(_ORDINALS)} are possible")
 
 
-def cases(seed: int, n: int, sentences: int = 6) -> list[tuple[str, str, str, str]]:
+def cases(seed: int, n: int, sentences: int = 3) -> list[tuple[str, str, str, str]]:
     """Texts A, B and C, and "B" or "C": the one that has more facts in common with A.
 
     Args:
@@ -152,8 +149,8 @@ def cases(seed: int, n: int, sentences: int = 6) -> list[tuple[str, str, str, st
         near = dice.below(1 + sentences // 4)
         gap = max(1, sentences // 3)
         far = near + gap + dice.below(sentences - near - gap + 1)
-        texts = [outline.told(dice, _changed(dice, ways, count)) for count in (0, near, far)]
-        text, *others = texts
+        text = outline.told(ways, turned=False)
+        others = [outline.told(_changed(dice, ways, count), turned=True) for count in (near, far)]
         if waiting[-1] == "C":
             others.reverse()
         row = (text, others[0], others[1])
@@ -162,11 +159,12 @@ def cases(seed: int, n: int, sentences: int = 6) -> list[tuple[str, str, str, st
     return [(*row, label) for row, label in rows.items()]
 
 
-def documents(seed: int, n: int, sentences: int = 6) -> list[str]:
+def documents(seed: int, n: int, sentences: int = 3) -> list[str]:
     """Texts of such cases, one by one: for training without labels."""
     _checked(sentences)
     dice = Dice(seed, "generated", "case documents", sentences)
     texts: dict[str, None] = {}
     while len(texts) < n:
-        texts[_outline(dice, sentences).told(dice, [dice.chance(0.5) for _ in range(sentences)])] = None
+        ways = [dice.chance(0.5) for _ in range(sentences)]
+        texts[_outline(dice, sentences).told(ways, dice.chance(0.5))] = None
     return list(texts)

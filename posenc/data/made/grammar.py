@@ -13,13 +13,11 @@ from posenc.data.made.lexicon import ADJECTIVES, NAMES, NOUNS, PLACES, TIMES, VE
 
 @dataclass(frozen=True)
 class Phrase:
-    """A noun phrase: `the old dog that sleeps`, `Anna`, `it`, `the dog and the cat`.
+    """A noun phrase: `the old dog`, `two cats`, `Anna`, `it`.
 
     Attributes:
         article: the, a, no, this, every, my, two, many, or "" for names and what has none.
         pronoun: stands as he, she, it or they.
-        relative: a clause about it, whose `gap` says which place of it the noun takes.
-        also: a second noun phrase, joined by "and".
     """
 
     noun: str
@@ -27,13 +25,6 @@ class Phrase:
     adjectives: tuple[str, ...] = ()
     plural: bool = False
     pronoun: bool = False
-    relative: Clause | None = None
-    also: Phrase | None = None
-
-    @property
-    def many(self) -> bool:
-        """Whether the verb beside it is plural."""
-        return self.plural or self.also is not None
 
 
 @dataclass(frozen=True)
@@ -46,8 +37,8 @@ class Clause:
         shifted: `gives the child the book` instead of `gives the book to the child`; German has one order for both.
         first: what stands in front instead of the subject: time, place or clause.
         link: because, although, when, while, before, after, if or that: joins `clause`.
-        question: asks for what `gap` names, or for yes or no.
-        gap: the role that is asked for, or that a relative clause's noun takes.
+        question: asks for what `gap` names, or for yes or no; in English alone.
+        gap: the role that is asked for.
     """
 
     subject: Phrase
@@ -100,7 +91,6 @@ _FINITE = {
 }  # fmt: skip
 _LINKS = {"because": "weil", "although": "obwohl", "while": "während", "before": "bevor", "after": "nachdem",
           "if": "wenn", "that": "dass"}  # fmt: skip
-_WHO = {"nominative": "wer", "accusative": "wen", "dative": "wem"}
 
 
 def _written(sentence: Sentence, clause: Callable[[Clause], list[str]], joins: dict[str, list[str]]) -> str:
@@ -128,7 +118,7 @@ def english_phrase(phrase: Phrase, subject: bool = False) -> list[str]:
     """The words of an English noun phrase."""
     noun = NOUNS[phrase.noun]
     if phrase.pronoun:
-        group = 3 if phrase.many else {"man": 0, "woman": 1}.get(noun.kind, 2)
+        group = 3 if phrase.plural else {"man": 0, "woman": 1}.get(noun.kind, 2)
         return [("he", "she", "it", "they")[group] if subject else ("him", "her", "it", "them")[group]]
     words = [*phrase.adjectives, noun.plural if phrase.plural else noun.word]
     article = phrase.article
@@ -136,13 +126,6 @@ def english_phrase(phrase: Phrase, subject: bool = False) -> list[str]:
         article = "" if phrase.plural else "an" if words[0][0] in "aeiou" else "a"
     elif article == "this" and phrase.plural:
         article = "these"
-    if phrase.relative:
-        gap = phrase.relative.gap
-        person = fits(noun.kind, "person")
-        word = "that" if not person else "who" if gap == phrase.relative.topic else "whom"
-        words += [word, *_english_clause(phrase.relative)]
-    if phrase.also:
-        words += ["and", *english_phrase(phrase.also, subject)]
     return [article, *words] if article else words
 
 
@@ -152,7 +135,7 @@ def _english_clause(clause: Clause) -> list[str]:
     topic = roles.pop(clause.topic)
     assert topic is not None, clause
     asked = clause.question and clause.gap != clause.topic
-    verbs = lexicon.english_verb(VERBS[clause.verb], clause.tense, topic.many, clause.passive, clause.negated, asked)
+    verbs = lexicon.english_verb(VERBS[clause.verb], clause.tense, topic.plural, clause.passive, clause.negated, asked)
     said = {name: english_phrase(phrase) for name, phrase in roles.items() if phrase and name != clause.gap}
     given = said.get("recipient", [])
     to = ["to"] if clause.recipient and (given or clause.gap == "recipient") else []
@@ -184,15 +167,10 @@ def german_phrase(phrase: Phrase, case: str) -> list[str]:
     noun = NOUNS[phrase.noun]
     group = "plural" if phrase.plural else noun.gender
     if phrase.pronoun:
-        return [lexicon.german_pronoun("plural" if phrase.many else group, case)]
+        return [lexicon.german_pronoun("plural" if phrase.plural else group, case)]
     words = [lexicon.german_determiner(phrase.article, group, case)]
     words += [lexicon.german_adjective(word, phrase.article, group, case) for word in phrase.adjectives]
     words.append(lexicon.german_noun(noun, phrase.plural, case))
-    if phrase.relative:
-        pronoun = lexicon.german_pronoun(group, _gap_case(phrase.relative), relative=True)
-        words += [",", pronoun, *_german_clause(phrase.relative, last=True), ","]
-    if phrase.also:
-        words += ["und", *german_phrase(phrase.also, case)]
     return words
 
 
@@ -215,12 +193,6 @@ def _german_verbs(clause: Clause, plural: bool) -> tuple[str, list[str]]:
     return ("sind" if clause.verb == "be" else verb.infinitive) if plural else verb.present, []
 
 
-def _gap_case(clause: Clause) -> str:
-    if clause.gap == clause.topic:
-        return "nominative"
-    return "dative" if clause.gap == "recipient" else VERBS[clause.verb].case
-
-
 def _by(words: list[str]) -> list[str]:
     return ["vom", *words[1:]] if words[0] == "dem" else ["von", *words]
 
@@ -230,9 +202,9 @@ def _german_clause(clause: Clause, last: bool = False) -> list[str]:
     verb = VERBS[clause.verb]
     topic = clause.object if clause.passive else clause.subject
     assert topic is not None, clause
-    finite, tail = _german_verbs(clause, topic.many)
+    finite, tail = _german_verbs(clause, topic.plural)
     thing, refused = None if clause.passive else clause.object, clause.negated
-    plain = thing and not thing.pronoun and thing.noun not in NAMES and clause.gap != "object"
+    plain = thing and not thing.pronoun and thing.noun not in NAMES
     if refused and thing and plain and thing.article in ("a", ""):
         thing, refused = replace(thing, article="no"), False  # "not a" is "kein"
     said: dict[str, list[str]] = {clause.topic: german_phrase(topic, "nominative")}
@@ -242,19 +214,13 @@ def _german_clause(clause: Clause, last: bool = False) -> list[str]:
         said["recipient"] = german_phrase(clause.recipient, "dative")
     if clause.passive:
         said["subject"] = _by(german_phrase(clause.subject, "dative"))
-    said.pop(clause.gap, None)
     said |= {"time": [TIMES.get(clause.time, "")], "place": [PLACES.get(clause.place, "")]}
     about = []
     if clause.clause:
         link = ("als" if clause.clause.tense == "past" else "wenn") if clause.link == "when" else _LINKS[clause.link]
         about = [",", link, *_german_clause(clause.clause, last=True), ","]
     front = clause.first or clause.topic
-    if clause.question:
-        before = _german_who(clause)
-    elif last:
-        before = []
-    else:
-        before = about if front == "clause" else said.pop(front)
+    before = [] if last else about if front == "clause" else said.pop(front)
     objects = ["object", "recipient"]
     pronouns = [name for name in objects if name in said and (p := getattr(clause, name)) and p.pronoun]
     agent = ["subject"] if clause.passive else []
@@ -268,10 +234,3 @@ def _german_clause(clause: Clause, last: bool = False) -> list[str]:
     if last:
         return [*middle, *tail, (verb.prefix if not tail else "") + finite, *after]
     return [*before, finite, *middle, *(tail or [verb.prefix]), *after]
-
-
-def _german_who(clause: Clause) -> list[str]:
-    if clause.gap in ("", "time", "place"):
-        return [{"": "", "time": "wann", "place": "wo"}[clause.gap]]
-    kind = NOUNS[getattr(clause, clause.gap).noun].kind
-    return [_WHO[_gap_case(clause)] if fits(kind, "being") else "was"]

@@ -135,8 +135,6 @@ DEEDS = ("chase", "see", "hear", "watch", "find", "catch", "push", "pull", "love
          "frighten", "follow", "fear")  # fmt: skip
 ACTS = ("sleep", "run", "wait", "swim", "jump", "play", "laugh", "work", "dance", "sing")
 TRAITS = ("old", "young", "big", "small", "clever", "sick", "hungry", "sad", "brave", "lazy", "strong", "quiet")
-GIFTS = ("book", "letter", "ball", "key", "apple", "cake", "hat", "lamp", "ring", "flower", "picture", "bag")
-GIVINGS = ("give", "show", "send", "lend", "offer")
 WHEN = ("yesterday", "in the morning", "in the evening", "at noon", "on Monday", "on Sunday", "last week")
 WHERE = ("in the garden", "in the kitchen", "in the park", "in the forest", "by the river", "on the bridge",
          "at the station", "in the school")  # fmt: skip
@@ -147,7 +145,6 @@ GOOD = ("good", "great", "funny", "beautiful", "clever", "exciting", "lovely", "
 BAD = ("bad", "dull", "boring", "ugly", "stupid", "tiresome", "awful", "unpleasant", "clumsy", "poor", "terrible",
         "empty", "stale", "tedious", "weak", "dreadful")  # fmt: skip
 
-SYNONYMS = {"big": "large", "small": "little", "clever": "smart", "sick": "ill", "help": "assist", "frighten": "scare"}
 OPPOSITES = (
     ("older", "younger"), ("bigger", "smaller"), ("stronger", "weaker"), ("richer", "poorer"), ("faster", "slower"),
     ("happier", "sadder"), ("louder", "quieter"), ("taller", "shorter"),
@@ -309,10 +306,6 @@ def _adjective(entry: str) -> Adjective:
 
 NOUNS = _nouns()
 VERBS = {verb.base: verb for verb in _verbs()}
-OTHER_WORDS = SYNONYMS | {
-    getattr(VERBS[word], form): getattr(VERBS[SYNONYMS[word]], form)
-    for form in ("third", "past", "participle") for word in SYNONYMS if word in VERBS
-}  # fmt: skip
 ADJECTIVES = {adjective.word: adjective for adjective in map(_adjective, _entries(_ADJECTIVES))}
 _TIME_ROWS = [entry.split("/") for entry in _entries(_TIMES)]
 TIMES = {english: german for english, german, _ in _TIME_ROWS}
@@ -372,10 +365,8 @@ def german_noun(noun: Noun, plural: bool, case: str) -> str:
     return noun.german_plural if noun.weak and case != "nominative" else noun.german
 
 
-def german_pronoun(group: str, case: str, relative: bool = False) -> str:
-    """er, sie, es; or the relative der, die, das."""
-    if relative:
-        return "denen" if (group, case) == ("plural", "dative") else _THE[group][_ORDER.index(case)]
+def german_pronoun(group: str, case: str) -> str:
+    """er, sie, es."""
     return _HE[group][_ORDER.index(case)]
 
 
