@@ -186,6 +186,21 @@ def reads(monkeypatch: pytest.MonkeyPatch, watch: Watch) -> None:
         monkeypatch.setattr(FakeTensor if name == "tolist" else Tensor, name, read)  # it has one of its own
 
 
+def scores(monkeypatch: pytest.MonkeyPatch, watch: Watch) -> None:
+    """As `reads`, and what came to the CPU may be looked at as an array: of zeros, as nobody has its values."""
+    reads(monkeypatch, watch)
+    dtypes = {torch.float64: np.float64, torch.float32: np.float32, torch.int64: np.int64, torch.bool: np.bool_}
+    plain = Tensor.numpy
+
+    def numpy(self: Tensor, *given: Any, **more: Any) -> Any:
+        if not isinstance(self, FakeTensor):
+            return plain(self, *given, **more)
+        assert self.device.type == "cpu", "an array of what lies on the card"
+        return np.zeros(tuple(self.shape), dtypes[self.dtype])
+
+    monkeypatch.setattr(Tensor, "numpy", numpy)
+
+
 @contextmanager
 def fakes() -> Iterator[FakeTensorMode]:
     """Tensors made inside have no memory; the CPU's real ones may be mixed in."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from posenc.objectives.masked_lm import MaskedLM
 from posenc.plan.plan import Selection, find_suite, make
 from posenc.training.batches import Batches
 from posenc.training.cell_terms import CellTerms
+from posenc.training.group import Group
 from posenc.training.loop import Loop
 from posenc.training.runtime import precision
 
@@ -119,6 +121,50 @@ def test_nothing_mixes_dtypes_or_devices_or_waits(encoding: str) -> None:
     assert not found, f"{len(found)} cases:\n" + "\n".join(found[:10])
 
 
+PLANES = [name for name in registry.BUILT_IN if registry.load(name).axes not in (None, 1)]
+
+
+@pytest.mark.parametrize("head", ["mean", "class"])
+@pytest.mark.parametrize("encoding", [*PLANES, "none", "learned", "rope"])
+def test_patches_mix_nothing(encoding: str, head: Any) -> None:
+    """Of images and videos: whole coordinates, and scaled ones, which are float64."""
+    axes, found = registry.load(encoding).axes, []
+    axes = axes if isinstance(axes, int) and axes > 1 else 2
+    side = 4 if axes == 2 else 3
+    for attention, scaled in itertools.product(("softmax", "performer"), (False, True)):
+        for backend in (
+            [one for one in BACKENDS if one not in ("auto", "xformers")] if attention == "softmax" else ["auto"]
+        ):
+            config = BackboneConfig(
+                form="encoder", head=head, outputs=3, vocabulary=1, layers=1, width=96, heads=4, feedforward=64,
+                features=32, attention=attention, chunk=16, patch=(2,) * axes,
+            )  # fmt: skip
+            case = f"{encoding} {attention} {backend} scaled={scaled}"
+            try:
+                with fake_card.fakes() as mode, fake_card.Watch(mode) as watch:
+                    try:
+                        model = fake_card.on_card(Transformer(config, encoding, side**axes, backend).initialise(0))
+                        patches = torch.zeros(2, side**axes, 2**axes, device="cuda")
+                        places = torch.zeros(
+                            1, side**axes, axes, device="cuda", dtype=torch.float64 if scaled else torch.long
+                        )
+                        model.begin_step(0, 1)
+                        watch.waits.clear()
+                        gradients = torch.set_grad_enabled(backend != "flex")
+                        with gradients, torch.autocast("cuda", torch.bfloat16):
+                            out = model.summarise(model.hidden(patches, coordinates=places))
+                        assert out.device.type == "cuda" and out.shape == (2, 3)
+                    except NotPossibleError:
+                        continue
+            except Exception as error:
+                found.append(
+                    f"{case}: {type(error).__name__}: {str(error).strip()[:150]} at {fake_card.place_of(error)}"
+                )
+            if watch.waits:
+                found.append(f"{case}: {dict(watch.waits)}")
+    assert not found, f"{len(found)} cases:\n" + "\n".join(found[:10])
+
+
 def test_blocks_as_it_was_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its backward under autocast: softmax is promoted to float32, and `baddbmm_` in place is not cast."""
     case = ("t5", "softmax", "decoder", "blocks", "plain")
@@ -132,12 +178,14 @@ def test_blocks_as_it_was_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 TASKS: dict[str, dict[str, Any]] = {
-    "enwik8": {}, "multi30k": {}, "mlm": {"training.accumulate": 2}, "glue/sst2": {"start": "scratch"},
+    "enwik8": {}, "multi30k": {}, "mlm": {"training.accumulate": 2}, "glue/sst2": {"start": "scratch"}, "lm": {},
+    "images/digits": {"backbone.head": "class"}, "video/moving-digits": {}, "diagnostic/copy": {},
 }  # fmt: skip
 EVERY, STEPS = 3, 7
+ALONE = Group()
 
 
-def loop_of(task: str, folder: Path, encoding: str = "rope", **changes: Any) -> Loop:
+def loop_of(task: str, folder: Path, encoding: str = "rope", group: Group = ALONE, **changes: Any) -> Loop:
     settings = {
         "runtime.device": "cuda", "runtime.precision": "bfloat16", "training.steps": STEPS, "training.log_every": EVERY,
         "training.validate_every": STEPS, "training.batch": 4, "training.clip": 1.0, "backbone.layers": 1,
@@ -145,7 +193,7 @@ def loop_of(task: str, folder: Path, encoding: str = "rope", **changes: Any) -> 
         "evaluation.tokens": 0 if task == "multi30k" else 512, **changes,
     }  # fmt: skip
     choice = Selection(scale="smoke", encodings=[encoding], seeds=[0], changes=settings)
-    return Loop(make(find_suite(task), choice).cells[-1], CellTerms("test", folder), lambda: False)
+    return Loop(make(find_suite(task), choice).cells[-1], CellTerms("test", folder), lambda: False, group)
 
 
 def waits_of(loop: Loop, mode: Any, monkeypatch: pytest.MonkeyPatch, steps: int = STEPS) -> Counter[str]:
@@ -204,3 +252,51 @@ def test_scoring_mixes_nothing(task: str, tmp_path: Path) -> None:
             loss = loop.objective.loss(loop.model.eval(), loop.one_step._on_device(rows))
     assert (loss.device.type, loss.dtype) == ("cuda", torch.float32)
     assert not watch.waits
+
+
+@pytest.mark.parametrize("attention", ["softmax", "performer"])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_whole_validation_mixes_nothing(
+    task: str, attention: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The objective's own scoring, batches, sums and all: it may wait, as it reads scores, and mixes nothing."""
+    with fake_card.fakes() as mode:
+        loop = loop_of(task, tmp_path, **{"backbone.attention": attention, **TASKS[task]})
+        with fake_card.Watch(mode) as watch, torch.no_grad(), precision(loop.runtime):
+            fake_card.scores(monkeypatch, watch)
+            found = loop.objective.score(loop.model.eval(), "validation", loop.length)
+    assert found.items > 0 and loop.objective.choice.name in found.values
+    assert watch.waits, "scores that nobody has read"
+
+
+class Averaged(torch.nn.Module):
+    """In place of DDP, whose reducer wants a driver: it passes on what it wraps, and knows the parts of a batch."""
+
+    def __init__(self, module: torch.nn.Module, **given: Any) -> None:
+        super().__init__()
+        assert given == {"broadcast_buffers": False}
+        self.module, self.apart = module, 0
+
+    def forward(self, *given: Any, **more: Any) -> Any:
+        return self.module(*given, **more)
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        self.apart += 1
+        yield
+
+
+@pytest.mark.parametrize("task", ["enwik8", "mlm"])
+def test_a_step_of_a_group_waits_for_no_more(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two processes that train a cell together: the others' answers are its own."""
+    monkeypatch.setattr("posenc.training.group.DistributedDataParallel", Averaged)
+    for name in ("all_reduce", "broadcast"):
+        monkeypatch.setattr(torch.distributed, name, lambda *given, **more: None)
+    with fake_card.fakes() as mode:
+        loop = loop_of(task, tmp_path, group=Group(0, 2), **{**TASKS[task], "training.accumulate": 2})
+        assert isinstance(loop.one_step.loss, Averaged)
+        waits = waits_of(loop, mode, monkeypatch)
+    ((what, times),) = waits.items()
+    assert what.startswith("tolist at training/losses.py"), waits
+    assert times == 1 + STEPS // EVERY + bool(STEPS % EVERY)
+    assert loop.one_step.loss.apart >= STEPS, "gradients are averaged once a batch"
