@@ -168,10 +168,11 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tensor, "pin_memory", _pinned)
 
 
-def reads(monkeypatch: pytest.MonkeyPatch, watch: Watch) -> None:
-    """Let what is read back from the card be noted, and answered with something of its kind."""
+def reads(monkeypatch: pytest.MonkeyPatch, watch: Watch, truth: bool = True) -> None:
+    """Let what is read back from the card be noted, and answered with something of its kind; `truth` where it is asked
+    whether something is so."""
     answers: dict[str, Any] = {
-        "item": lambda x: 1.0, "__float__": lambda x: 1.0, "__int__": lambda x: 1, "__bool__": lambda x: True,
+        "item": lambda x: 1.0, "__float__": lambda x: 1.0, "__int__": lambda x: 1, "__bool__": lambda x: truth,
         "__index__": lambda x: 1, "tolist": lambda x: np.ones(tuple(x.shape)).tolist(),
     }  # fmt: skip
     for name, answer in answers.items():

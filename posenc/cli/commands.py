@@ -1,7 +1,7 @@
 """The command line. Each command imports what it needs when it runs, so that `posenc --help` is immediate.
 
-Exit status: 0 all done; 1 the program failed, or a disk is full; 2 bad input, a damaged image or video too; 3 some cells
-failed or a check did not pass; 130 stopped.
+Exit status: 0 all done; 1 the program failed, or a disk is full; 2 bad input, a damaged image or video too; 3 some
+cells failed or a check did not pass; 130 stopped.
 """
 
 from __future__ import annotations
@@ -182,13 +182,17 @@ def status(suite: str, results: Path, as_json: bool) -> None:
 def report(suites: Sequence[str], results: Path, output: Path | None) -> None:
     """The report of SUITE, or of a results folder, made again from its records.
 
-    Of several folders (other machines, other seeds of one suite) one report is made.
+    Of several folders (other machines, other seeds of one suite) one report is made. A folder of published results is
+    read from its records.tar.xz.
     """
+    from posenc.records.published import is_published
     from posenc.records.together import together
     from posenc.report import write_report
 
     if len(suites) > 1 and output is None:
         raise ConfigError("--output: must say where the report of several folders goes")
+    if output is None and is_published(Path(suites[0])):
+        raise ConfigError(f"--output: must say where the report goes: that in {suites[0]} is published, and stays")
     store = together([_store_of(suite, results) for suite in suites])
     page = write_report(store, output or store.folder / "report")
     echo(page)
@@ -196,10 +200,15 @@ def report(suites: Sequence[str], results: Path, output: Path | None) -> None:
 
 
 def _store_of(given: str, results: Path) -> Any:
-    """The results of a suite, or those in a folder."""
+    """The results of a suite, those in a folder, or published ones, which are unpacked while the command runs."""
+    from tempfile import TemporaryDirectory
+
+    from posenc.records.published import is_published, unpacked
     from posenc.records.store import Store
     from posenc.running.status import store_for
 
+    if is_published(Path(given)):
+        return unpacked(Path(given), Path(click.get_current_context().with_resource(TemporaryDirectory())))
     return Store(given) if (Path(given) / "suite.json").is_file() else store_for(given, results)
 
 

@@ -41,6 +41,7 @@ class Learned2d(Encoding):
         self.size = size or math.isqrt(stack.max_length - 1) + 1
         self.rows = nn.Parameter(torch.empty(self.size, stack.width // 2))
         self.columns = nn.Parameter(torch.empty(self.size, stack.width // 2))
+        self._looked_at: set[torch.Size] = set()
 
     @property
     def max_length(self) -> int:
@@ -65,9 +66,16 @@ class Learned2d(Encoding):
         return embeddings + added.to(embeddings.dtype)
 
     def _require(self, at: Tensor) -> None:
-        """Raise NotPossibleError beyond the tables; where nothing can be looked at, the lookup itself fails."""
-        if torch.compiler.is_compiling() or at.is_meta or (at.is_cuda and torch.cuda.is_current_stream_capturing()):
+        """Raise NotPossibleError beyond the tables; where nothing can be looked at, the lookup itself fails.
+
+        On a GPU each look makes the host wait for all work before it: there each shape is looked at once.
+        """
+        if torch.compiler.is_compiling() or at.is_meta:
             return
+        if at.is_cuda:
+            if at.shape in self._looked_at or torch.cuda.is_current_stream_capturing():
+                return
+            self._looked_at.add(at.shape)
         if ((at < 0) | (at >= self.size)).any():
             raise NotPossibleError(
                 f"not possible: it has rows and columns from 0 to {self.size - 1}, and coordinates from "

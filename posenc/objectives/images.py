@@ -155,13 +155,13 @@ class Images(Objective):
     def places(self, length: int, device: torch.device, scaled: bool = False) -> Tensor:
         """Coordinates (1,L,A) of patches: whole numbers, or where they are scaled float64."""
         key = (length, scaled, device)
-        if key not in self._places:  # once: a GPU's step waits for no copy
+        if key not in self._places:
             here, trained = self.grid_at(length), self.grid_at(self.length)
-            at = torch.cartesian_prod(*map(torch.arange, here))[None]
+            axes = [torch.arange(count, device=device) for count in here]
             if scaled:
-                last = [[(own - 1) / max(1, count - 1) for own, count in zip(trained, here, strict=True)]]
-                at = at.double() * torch.tensor(last, dtype=torch.float64)
-            self._places[key] = at.to(device)
+                last = [(own - 1) / max(1, count - 1) for own, count in zip(trained, here, strict=True)]
+                axes = [axis.double() * by for axis, by in zip(axes, last, strict=True)]
+            self._places[key] = torch.cartesian_prod(*axes)[None]
         return self._places[key]
 
     def batch(self, seed: int, step: int, rows: int) -> Batch:

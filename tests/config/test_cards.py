@@ -11,7 +11,7 @@ from torch import nn
 
 from posenc.backbone.transformer import Transformer
 from posenc.common.toml import read_toml
-from posenc.config.task import available, task_at
+from posenc.config.task import SCALES, available, task_at
 
 TASKS = sorted(available("tasks"))
 LEARNT = [name for name in TASKS if task_at(name, "paper", {}).training.steps]
@@ -95,6 +95,27 @@ def test_what_the_card_of_ucf101_says_is_what_ours_is() -> None:
     assert (task.length, backbone.patch) == (8 // 2 * (224 // 16) ** 2, (2, 16, 16))
     assert abs(training.steps * training.batch / 9_000 - 200) < 1 and training.learning_rate == 1e-4
     assert (backbone.dropout, backbone.attention_dropout) == (0.1, 0.1)
+
+
+def test_what_the_card_of_lm_says_is_what_ours_is() -> None:
+    """GPT-2's smallest model; GPT-3's rates for a model of that size (Brown et al. 2020, table 2.1, appendix B)."""
+    task = task_at("lm", "paper", {})
+    backbone, training, said = task.backbone, task.training, " ".join(task.card.we_chose)
+    shape = f"{backbone.layers} layers, {backbone.width} wide, {backbone.heads} heads, {task.length:,} tokens"
+    assert shape == "12 layers, 768 wide, 12 heads, 1,024 tokens" and shape in said and backbone.feedforward == 3072
+    assert f"{training.steps:,} steps of {training.batch} rows" in said
+    assert (training.learning_rate, training.betas, training.weight_decay, training.clip) == (6e-4, (0.9, 0.95), 0.1, 1)
+    assert training.schedule == "cosine" and backbone.dropout == 0
+    assert f"here {training.batch * task.length:,}" in told("lm") and f"here {backbone.vocabulary:,}" in told("lm")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", [name for name in TASKS if name.startswith("lm-eval/")])
+def test_what_the_harness_measures_is_what_lm_trains(name: str, scale: str) -> None:
+    measured, trained = task_at(name, scale, {}), task_at("lm", scale, {})
+    assert measured.start == "lm" and not measured.training.steps
+    assert (measured.backbone, measured.length) == (trained.backbone, trained.length)
+    assert measured.data.vocabulary_of == trained.data.source
 
 
 def test_what_the_translation_cards_say_is_what_ours_is() -> None:
