@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import re
 from pathlib import Path
+
+import pandas as pd
 
 import posenc
 from posenc.properties.check import measure, passed
@@ -39,3 +42,25 @@ def test_every_link_leads_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("*/README.md")]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_score_of_published_results_stands_in_their_tables() -> None:
+    """No figure is typed by hand: each mean and difference with its half interval is one of the published tables'."""
+    readme = (ROOT / "README.md").read_text()
+    told = set(
+        re.findall(r"([−+]?\d+\.\d{3}) ± (\d+\.\d{3})", readme[: readme.index("[docs/](docs/index.md) explains")])
+    )
+    known = set()
+    columns = (
+        ("mean", "low", "high"),
+        ("difference", "difference_low", "difference_high"),
+        ("difference", "low", "high"),
+    )
+    for table in ("summary", "length"):
+        for path in (ROOT / "reports" / "published").glob(f"*/tables/{table}.csv"):
+            for row in pd.read_csv(path).to_dict("records"):
+                for value, low, high in columns:
+                    if all(math.isfinite(row.get(name, math.nan)) for name in (value, low, high)):
+                        known.add((f"{abs(row[value]):.3f}", f"{(row[high] - row[low]) / 2:.3f}"))
+    assert len(told) > 30
+    assert not {(value.lstrip("−+"), half) for value, half in told} - known

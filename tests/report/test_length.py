@@ -95,8 +95,11 @@ def test_the_page_has_a_row_for_each_length_and_a_curve(store: Store) -> None:
     assert "encoding length separate difference sliding difference cut to 64 sliding less cut" in text
     assert "rope 256 3.500 \u00b1 0.000 \u22120.500 \u00b1 0.000 4.750 \u00b1 3.177" in text
     assert "learned 256 learned has 64 learned has 64 3.100 \u00b1 0.000 \u2013" in text
-    assert "learned: not possible beyond 64 tokens." in text
-    assert "Loss by position" in text and "## Score by length and by position" in markdown
+    answer = html[html.index('<section id="answer"') :]
+    text = visible(answer[: answer.index("</section>")])
+    assert "learned: not possible beyond 64 tokens." in text and "Loss by position" in text
+    assert "cells at scores difference furthest" in text
+    assert "## Score by length" in markdown
     folder = store.folder / "report"
     drawn = pd.read_csv(next((folder / "figures").glob("positions-*.csv")))
     assert set(drawn["evaluated"]) == {64, 256} and {"low", "high", "difference_low"} <= set(drawn)

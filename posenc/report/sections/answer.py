@@ -14,7 +14,7 @@ from posenc.api.sections import ReportSection, Section
 from posenc.records.record import is_number
 from posenc.report import words
 from posenc.report.facts import Dataset
-from posenc.report.figures import forests, overview
+from posenc.report.figures import forests, overview, positions
 from posenc.report.figures import ranks as diagrams
 from posenc.report.figures import trade as trades
 from posenc.report.places import Key, group_title, key_of
@@ -27,6 +27,11 @@ from posenc.report.statistics.trade import trade
 from posenc.report.view import View
 
 IN_LEDGER = "What this suite tests stands in its ledger of claims; what follows is described, and not claimed."
+
+PLACES = (
+    "Mean over seeds and over the targets at that place; band: 95 % interval. A window's first places have little"
+    " before them, whatever its length."
+)
 
 
 class TheAnswer(ReportSection):
@@ -49,9 +54,15 @@ class TheAnswer(ReportSection):
                 Heading("By length"),
                 Note(
                     "The same models at each length at which they were scored. The suite names the trained one alone."
+                    " Furthest: the encoding that differs most from the baseline there, whichever it is; it is"
+                    " described, not claimed."
                 ),
-                Table(("cells", "at", "scores", "difference"), tuple(by_length), title="Differences by length"),
+                Table(
+                    ("cells", "at", "scores", "difference", "furthest"), tuple(by_length), title="Differences by length"
+                ),
             ]
+        if pictures := positions.loss_by_position(view.positions, view.looks):
+            blocks += [Heading("Loss by position"), Note(PLACES), Group(tuple(map(view.figure, pictures)))]
         if found.cautions:
             blocks += [Heading("What may not be concluded"), List(found.cautions, "cautions")]
         return Section("The answer", tuple(blocks), link="Answer")
@@ -98,7 +109,7 @@ class Finding:
         verdict: one of `claims.VERDICTS`. score: `rope 2.809, sinusoidal 3.158 bits per character (lower is better)`.
         difference: with its interval. surely: how surely. cost: of the encoding beside the baseline's.
         pairs: seeds that both have. ahead: whether the difference is for the better.
-        lengths: where there is more than one, (evaluated length, scores, difference there) each.
+        lengths: where there is more than one, (evaluated length, scores, difference there, who is furthest) each.
     """
 
     place: dict[str, Any]
@@ -110,7 +121,7 @@ class Finding:
     cost: str
     pairs: int = 0
     ahead: bool = False
-    lengths: tuple[tuple[str, str, str], ...] = ()
+    lengths: tuple[tuple[str, str, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -206,8 +217,8 @@ def _finding(
     )
 
 
-def _lengths(row: Mapping[str, Any], summary: pd.DataFrame) -> Iterable[tuple[str, str, str]]:
-    """The difference at each length at which the same models were scored."""
+def _lengths(row: Mapping[str, Any], summary: pd.DataFrame) -> Iterable[tuple[str, str, str, str]]:
+    """The difference at each length at which the same models were scored, and the largest of any encoding there."""
     same = at_place(summary, dict(row))
     same = same[(same["split"] == row["split"]) & (same["metric"] == row["metric"])]
     mine = same[same["encoding"] == row["encoding"]].sort_values("evaluated")
@@ -219,12 +230,21 @@ def _lengths(row: Mapping[str, Any], summary: pd.DataFrame) -> Iterable[tuple[st
         scores = ", ".join(
             f"{label} {words.number(value, row['decimals'])}" for label, value in pair if is_number(value)
         )
-        half = (one["difference_high"] - one["difference_low"]) / 2
-        apart = words.with_half_width(one["difference"], half, row["decimals"], signed=True)
+        apart = _apart(one, row["decimals"])
         if not one["pairs"]:
             apart = next((one[key] for key in ("why", "baseline_note") if isinstance(one[key], str)), "\u2013")
         trained = " (trained)" if one["evaluated"] == one["length"] else ""
-        yield f"{one['evaluated']:,}{trained}", scores, apart
+        others = same[(same["evaluated"] == one["evaluated"]) & (same["encoding"] != row["baseline"])]
+        known = [each for each in others.to_dict("records") if is_number(each["difference"])]
+        far = max(known, key=lambda each: abs(each["difference"]), default=None)
+        furthest = f"{far['label']} {_apart(far, row['decimals'])}" if far else "\u2013"
+        yield f"{one['evaluated']:,}{trained}", scores, apart, furthest
+
+
+def _apart(row: Mapping[str, Any], decimals: int) -> str:
+    """The difference from the baseline, with half of its interval."""
+    half = (row["difference_high"] - row["difference_low"]) / 2
+    return words.with_half_width(row["difference"], half, decimals, signed=True)
 
 
 def _surely(row: Mapping[str, Any], item: Mapping[str, Any] | None) -> Iterable[str]:

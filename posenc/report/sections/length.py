@@ -1,4 +1,4 @@
-"""The score by length and by position: a row for each evaluated length, and the loss at each place of the window."""
+"""The score by length: a row for each evaluated length; and, as a file, the loss at each place of the window."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from posenc.api.blocks import Block, Cell, Column, Figure, Group, Heading, List,
 from posenc.api.sections import ReportSection, Section
 from posenc.objectives.windows import CUT, SLIDING
 from posenc.report import results, words
-from posenc.report.figures import lines, positions
+from posenc.report.figures import lines
 from posenc.report.figures.canvas import Picture
 from posenc.report.places import Key, key_of
 from posenc.report.results import Entry, ResultTable
@@ -29,10 +29,6 @@ MODES = (
     " stands before each. Cut: the same with windows no longer than the trained length, which is what longer ones must"
     " beat."
 )
-PLACES = (
-    "Mean over seeds and over the targets at that place; band: 95 % interval. A window's first places have little"
-    " before them, whatever its length."
-)
 Modes = dict[str, ResultTable]
 
 
@@ -41,22 +37,18 @@ class Length(ReportSection):
     order = 45
 
     def make(self, view: View) -> Section | None:
-        """For each group of cells its lengths in the main metric, and the loss by place."""
+        """For each group of cells its lengths in the main metric; the loss by place, drawn in the answer, as a file."""
         scores = {key_of(one.place): one for one in _pictures(view)}
-        places = {key_of(one.place): one for one in positions.loss_by_position(view.positions, view.looks)}
         apart = beside_cut(view.scores)
         blocks: list[Block] = []
         for modes in _tables(view.summary, view):
             first = modes[""]
             if len(first.lengths) > 1 or len(modes) > 1:
                 blocks += _blocks(view, modes, apart, [scores.get(key_of(first.place))])
-        shown = tuple(map(view.figure, places.values()))
-        if shown:
-            blocks += [Heading("Loss by position"), Note(PLACES), Group(shown)]
         files = {"length": apart} if len(apart) else {}
         if len(view.positions):
             files["positions"] = view.positions
-        return Section("Score by length and by position", tuple(blocks), "Length", files) if blocks else None
+        return Section("Score by length", tuple(blocks), "Length", files) if blocks else None
 
 
 def _pictures(view: View) -> list[Picture]:
