@@ -101,9 +101,9 @@ def _guarded(name: str, hook: str, original: Callable[..., Tensor], *given: Any)
     }.get(hook, (*first[:3], None))
     if len(wanted) != result.dim() or any(w not in (None, size) for w, size in zip(wanted, result.shape, strict=True)):
         sizes = ", ".join("any" if size is None else str(size) for size in wanted)
-        raise HookError(f"{name} gave shape {tuple(result.shape)} where ({sizes}) is wanted")
+        raise HookError(f"{name} gave shape {tuple(result.shape)} where it must be ({sizes})")
     if hook in ("embed", "rotate_query", "rotate_key") and result.dtype != given[0].dtype:
-        raise HookError(f"{name} gave {result.dtype} where {given[0].dtype} is wanted")
+        raise HookError(f"{name} gave {result.dtype} where it must be {given[0].dtype}")
     if result.is_meta:  # there are no values to look at
         return result
     if not (result.isfinite() | (result == (-torch.inf if hook.endswith("bias") else 0))).all():

@@ -73,7 +73,7 @@ class BackboneConfig:
                 raise ConfigError(f"backbone.{name} = {getattr(self, name)}: must be from 1 to {LARGEST[name]:,}")
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"backbone.{name} = {getattr(self, name)}: at least 0 and less than 1 is wanted")
+                raise ConfigError(f"backbone.{name} = {getattr(self, name)}: must be at least 0 and less than 1")
         if self.width % self.heads:
             raise ConfigError(f"backbone.width = {self.width} is no multiple of backbone.heads = {self.heads}")
         if (self.outputs > 0) != (self.head in ("class", "mean")):
@@ -84,7 +84,7 @@ class BackboneConfig:
             allowed = f"must be 0 (none) or from 2 to {LARGEST['convolution']} tokens"
             raise ConfigError(f"backbone.convolution = {self.convolution}: {allowed}")
         if self.redraw < 0:
-            raise ConfigError(f"backbone.redraw = {self.redraw}: 0 (never) or a number of steps is wanted")
+            raise ConfigError(f"backbone.redraw = {self.redraw}: must be 0 (never) or a number of steps")
         if self.attention == "performer" and self.attention_dropout:
             raise ConfigError("backbone.attention_dropout: a Performer has no attention weights to drop")
         if not all(1 <= side <= LARGEST["patch"] for side in self.patch):

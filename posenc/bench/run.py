@@ -74,13 +74,13 @@ class Options:
                 raise UnknownNameError(kind, given, known, f"--{kind}")
         for name, values in (("lengths", self.lengths), ("rounds", [self.rounds]), ("threads", [self.threads])):
             if not values or min(values) < 1:
-                raise ConfigError(f"--{name} {','.join(map(str, values))}: at least 1 is wanted")
+                raise ConfigError(f"--{name} {','.join(map(str, values))}: must be at least 1")
         if self.compile_limit < 0:
             raise ConfigError(f"--compile-limit {self.compile_limit:g}: must be seconds, or 0 for no limit")
         if self.rows < 0:
-            raise ConfigError(f"--rows {self.rows}: at least 1 is wanted, or 0 for those of --size")
+            raise ConfigError(f"--rows {self.rows}: must be at least 1, or 0 for those of --size")
         if self.compile == "cudagraphs" and self.device != "cuda":
-            raise ConfigError(f"--compile cudagraphs: --device cuda is wanted, not {self.device}")
+            raise ConfigError(f"--compile cudagraphs: must have --device cuda, not {self.device}")
         for encoding in self.encodings:
             with suppress(PluginError):  # its rows say so
                 registry.describe(encoding, "--encodings")  # raises where it is none

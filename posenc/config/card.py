@@ -34,7 +34,7 @@ class Reported:
 
     def __post_init__(self) -> None:
         if (self.value is None) == (not self.says):
-            raise ConfigError(f"card.reported: {self.where} {self.row}: either a value or what it says is wanted")
+            raise ConfigError(f"card.reported: {self.where} {self.row}: must have either a value or what it says")
         if self.value is not None and not (self.row and self.metric):
             raise ConfigError(f"card.reported: {self.where}: a value wants its row and its metric")
 

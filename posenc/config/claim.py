@@ -161,7 +161,7 @@ class Claim:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):  # it names the folder of the results
-            raise ConfigError(f"name = {self.name!r}: letters, digits, '.', '_' and '-' are wanted")
+            raise ConfigError(f"name = {self.name!r}: must be of letters, digits, '.', '_' and '-'")
         for key in ("title", "who", "paper", "where", "says"):
             if not getattr(self, key).strip():
                 raise ConfigError(f"{key} = '': it must be said")

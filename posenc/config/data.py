@@ -61,7 +61,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         self._require_described()
         if min(self.splits) <= 0 or abs(sum(self.splits) - 1) > 1e-9:
-            raise ConfigError(f"data.splits = {list(self.splits)}: three positive parts that sum to 1 are wanted")
+            raise ConfigError(f"data.splits = {list(self.splits)}: must be three positive parts that sum to 1")
 
     def _require_described(self) -> None:
         """What describes files must stand where it is read, and nowhere else."""

@@ -66,14 +66,14 @@ class Grid:
         for kind in ("vary", "tune"):
             for key, values in getattr(self, kind).items():
                 if not len(values):
-                    raise ConfigError(f"grid.{kind}.{key} = []: at least one value is wanted")
+                    raise ConfigError(f"grid.{kind}.{key} = []: must have at least one value")
         if "length" in self.vary and len(self.lengths):
             raise ConfigError("grid.vary.length: grid.lengths names the trained lengths as well")
         for key in self.tune:
             if key in self.vary:
                 raise ConfigError(f"grid.tune.{key}: it stands in vary as well")
             if not key.startswith("training."):
-                raise ConfigError(f"grid.tune.{key}: keys of training are wanted, since data and model stay the same")
+                raise ConfigError(f"grid.tune.{key}: must be keys of training, since data and model stay the same")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,18 +107,18 @@ class Suite:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):  # it names the folder of the results
-            raise ConfigError(f"name = {self.name!r}: letters, digits, '.', '_' and '-' are wanted")
+            raise ConfigError(f"name = {self.name!r}: must be of letters, digits, '.', '_' and '-'")
         if self.time_limit < 0:
-            raise ConfigError(f"time_limit = {self.time_limit}: at least 0 seconds is wanted")
+            raise ConfigError(f"time_limit = {self.time_limit}: must be at least 0 seconds")
         if not self.grid and not self.claims:
             raise ConfigError("grid is missing: what is compared must stand in a grid, or in claims")
         if self.claim and self.claims:
             raise ConfigError(f"claim = {self.claim!r}: with claims it must be empty, which name what is compared")
         named = list(dict.fromkeys(encoding for grid in self.grid for encoding in grid.every_encoding))
         if self.claim and self.claim == self.baseline:
-            raise ConfigError(f"claim = {self.claim!r}: it is the baseline; an encoding to hold against it is wanted")
+            raise ConfigError(f"claim = {self.claim!r}: it is the baseline; name an encoding to hold against it")
         if self.claim and self.claim not in named:
-            raise ConfigError(f"claim = {self.claim!r}: one of the suite's encodings is wanted: {', '.join(named)}")
+            raise ConfigError(f"claim = {self.claim!r}: must be one of the suite's encodings: {', '.join(named)}")
 
     def placed(self, scale: str) -> list[tuple[str, Grid]]:
         """What runs at a scale, each grid behind the words for where it is written."""

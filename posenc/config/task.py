@@ -57,7 +57,7 @@ class Stage:
     def __post_init__(self) -> None:
         for name in ("length", "batch", "steps", "accumulate"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"training.stages: {name} = {getattr(self, name)}: at least 1 is wanted")
+                raise ConfigError(f"training.stages: {name} = {getattr(self, name)}: must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,22 +111,20 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("batch", "accumulate", "validate_every", "log_every"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} = {getattr(self, name)}: at least 1 is wanted")
+                raise ConfigError(f"training.{name} = {getattr(self, name)}: must be at least 1")
         if self.stages and (together := sum(stage.steps for stage in self.stages)) != self.steps:
             raise ConfigError(f"training.steps = {self.steps}: the stages have {together}")
         if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(
-                f"training.label_smoothing = {self.label_smoothing}: at least 0 and less than 1 is wanted"
-            )
+            raise ConfigError(f"training.label_smoothing = {self.label_smoothing}: must be at least 0 and less than 1")
         for name in ("warmup", "weight_decay", "clip", "average", "shift"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"training.{name} = {getattr(self, name)}: at least 0 is wanted")
+                raise ConfigError(f"training.{name} = {getattr(self, name)}: must be at least 0")
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"training.betas = {list(self.betas)}: at least 0 and less than 1 is wanted")
+            raise ConfigError(f"training.betas = {list(self.betas)}: must be at least 0 and less than 1")
         if self.epsilon <= 0:
-            raise ConfigError(f"training.epsilon = {self.epsilon}: more than 0 is wanted")
+            raise ConfigError(f"training.epsilon = {self.epsilon}: must be more than 0")
         if self.learning_rate <= 0:
-            raise ConfigError(f"training.learning_rate = {self.learning_rate}: more than 0 is wanted")
+            raise ConfigError(f"training.learning_rate = {self.learning_rate}: must be more than 0")
 
     def stage(self, step: int, length: int) -> Stage:
         """The stage that a step (counted from 1) falls into; without stages the whole training, at `length`."""
@@ -187,12 +185,12 @@ class EvaluationConfig:
         factors = [int(factor) if factor == int(factor) else factor for factor in self.length_factors]
         object.__setattr__(self, "length_factors", factors)
         if self.min_tokens < 0:
-            raise ConfigError(f"evaluation.min_tokens = {self.min_tokens}: at least 0 is wanted")
+            raise ConfigError(f"evaluation.min_tokens = {self.min_tokens}: must be at least 0")
         if self.stride < 0:
-            raise ConfigError(f"evaluation.stride = {self.stride}: at least 0 is wanted")
+            raise ConfigError(f"evaluation.stride = {self.stride}: must be at least 0")
         if min(self.tokens, self.longer_than) < 0 or min(self.batch_tokens, self.beam, self.rows) < 1:
             raise ConfigError(
-                "evaluation.tokens and longer_than at least 0, batch_tokens, beam and rows at least 1 are wanted"
+                "evaluation.tokens and longer_than must be at least 0, batch_tokens, beam and rows at least 1"
             )
 
     def lengths(self, length: int) -> list[int]:
@@ -236,14 +234,14 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         if self.compile == "cudagraphs" and self.device != "cuda":
-            raise ConfigError(f"runtime.compile = 'cudagraphs': runtime.device = 'cuda' is wanted, not {self.device!r}")
+            raise ConfigError(f"runtime.compile = 'cudagraphs': runtime.device must be 'cuda', not {self.device!r}")
         if self.compile == "cudagraphs" and self.processes > 1:
             raise ConfigError(
                 f"runtime.compile = 'cudagraphs': a graph is one process's, and runtime.processes = {self.processes}"
             )
         for name in ("threads", "processes"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"runtime.{name} = {getattr(self, name)}: at least 1 is wanted")
+                raise ConfigError(f"runtime.{name} = {getattr(self, name)}: must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,12 +272,12 @@ class Task:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*", self.name):
-            raise ConfigError(f"name = {self.name!r}: letters, digits, '.', '_', '-' and '/' are wanted")
+            raise ConfigError(f"name = {self.name!r}: must be of letters, digits, '.', '_', '-' and '/'")
         if self.length < 1:
-            raise ConfigError(f"length = {self.length}: at least 1 is wanted")
+            raise ConfigError(f"length = {self.length}: must be at least 1")
         if self.objective not in OBJECTIVES.entries():
             names = " or ".join(map(repr, OBJECTIVES.entries()))
-            raise ConfigError(f"objective = {self.objective!r}: {names} is wanted")
+            raise ConfigError(f"objective = {self.objective!r}: must be {names}")
         self._require_objective(objective(self.objective))
         for stage in self.training.stages or [self.training.stage(1, self.length)]:
             parts = stage.accumulate * self.runtime.processes

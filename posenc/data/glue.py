@@ -254,7 +254,7 @@ def _label(task: Task, given: str, where: str) -> int | float:
     except ValueError:
         score = float("nan")
     if not 0 <= score <= LAST_SCORE:  # NaN is neither
-        raise DataError(f"{where}: no such score {given!r}; a number from 0 to {LAST_SCORE:g} is wanted")
+        raise DataError(f"{where}: no such score {given!r}; must be a number from 0 to {LAST_SCORE:g}")
     return score
 
 

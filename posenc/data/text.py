@@ -85,7 +85,7 @@ def standard_library(folder: Path | None = None) -> ByteText:
     ]
     raw = b"".join(path.read_bytes() for path in files)
     if len(raw) < 1_000_000:
-        raise DataError(f"{root} holds {len(raw):,} bytes of Python source, and a million are wanted: is it stripped?")
+        raise DataError(f"{root} holds {len(raw):,} bytes of Python source, and must hold a million: is it stripped?")
     version = platform.python_version()
     return _text(f"standard library of Python {version}", raw, note="differs between versions of Python")
 

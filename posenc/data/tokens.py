@@ -91,7 +91,7 @@ def tokeniser(kind: Kind, texts: Iterable[str], digest: str, folder: Path | None
     from tokenizers import Tokenizer
 
     if kind.kind not in KINDS:
-        raise ConfigError(f"data.tokeniser = {kind.kind!r}: {' or '.join(KINDS)} is wanted")
+        raise ConfigError(f"data.tokeniser = {kind.kind!r}: must be {' or '.join(KINDS)}")
     if kind.released:
         return _released(kind, folder)
     made = cached(

@@ -78,11 +78,11 @@ class AxialRope(Planar):
     ) -> None:  # fmt: skip
         super().__init__(stack)
         if base <= 1:
-            raise ValueError(f"base={base}: more than 1 is wanted")
+            raise ValueError(f"base={base}: must be more than 1")
         if pixels < 0 or pixels == 1:
-            raise ValueError(f"pixels={pixels}: at least 2 rows and columns are wanted, or 0 for the other spectrum")
+            raise ValueError(f"pixels={pixels}: must be at least 2 rows and columns, or 0 for the other spectrum")
         if stack.head_width % 4:
-            raise ValueError(f"heads of {stack.head_width} channels: a multiple of 4 is wanted, pairs for each axis")
+            raise ValueError(f"heads of {stack.head_width} channels: must be a multiple of 4, pairs for each axis")
         self.base, self.rows_first, self.pixels = base, rows_first, pixels
 
     def initialise(self, generator: torch.Generator) -> None:
@@ -129,11 +129,9 @@ class AxialRope3d(Planar):
     def __init__(self, stack: Stack, *, base: float = 10000.0) -> None:
         super().__init__(stack)
         if base <= 1:
-            raise ValueError(f"base={base}: more than 1 is wanted")
+            raise ValueError(f"base={base}: must be more than 1")
         if stack.head_width < 6 or stack.head_width % 2:
-            raise ValueError(
-                f"heads of {stack.head_width} channels: an even number is wanted, and a pair for each axis"
-            )
+            raise ValueError(f"heads of {stack.head_width} channels: must be an even number, and a pair for each axis")
         self.base = base
 
     def initialise(self, generator: torch.Generator) -> None:

@@ -59,7 +59,7 @@ class ComropeAp(_Commuting):
     def __init__(self, stack: Stack, *, block: int = 4, size: int = 0) -> None:
         super().__init__(stack, block=block, size=size)
         if self.blocks % stack.axes:
-            raise ValueError(f"block={block}: {self.blocks} blocks in a head, and a multiple of {stack.axes} is wanted")
+            raise ValueError(f"block={block}: {self.blocks} blocks in a head, which must be a multiple of {stack.axes}")
 
     def along(self, at: Tensor, layer: int) -> Tensor:
         return at.repeat(1, 1, self.blocks // at.shape[-1])

@@ -35,7 +35,7 @@ class Learned2d(Encoding):
     def __init__(self, stack: Stack, *, size: int = 0) -> None:
         super().__init__(stack)
         if size < 0:
-            raise ValueError(f"size={size}: at least 1 row and column are wanted, or 0 for those of training")
+            raise ValueError(f"size={size}: must be at least 1 row and column, or 0 for those of training")
         if stack.width % 2:
             raise ValueError(f"width {stack.width} is odd: each axis has a half of it")
         self.size = size or math.isqrt(stack.max_length - 1) + 1

@@ -30,9 +30,9 @@ class BlockRotation(Encoding):
         if stack.axes > 2:
             self.axes = stack.axes
         if size < 0 or size == 1:
-            raise ValueError(f"size={size}: at least 2 places along an axis are wanted, or 0 for those of training")
+            raise ValueError(f"size={size}: must be at least 2 places along an axis, or 0 for those of training")
         if block < 2 or stack.head_width % block:
-            raise ValueError(f"block={block} in heads of {stack.head_width}: a divisor of at least 2 is wanted")
+            raise ValueError(f"block={block} in heads of {stack.head_width}: must be a divisor of at least 2")
         self.size = size or max(2, math.floor(stack.max_length ** (1 / stack.axes) + 1e-9))
         self.block, self.blocks = block, stack.head_width // block
 

@@ -37,16 +37,16 @@ class MRope(Planar):
     def __init__(self, stack: Stack, *, base: float = 10000.0, row: int = 0, column: int = 0) -> None:
         super().__init__(stack)
         if base <= 1:
-            raise ValueError(f"base={base}: more than 1 is wanted")
+            raise ValueError(f"base={base}: must be more than 1")
         if stack.head_width % 2:
-            raise ValueError(f"heads of {stack.head_width} channels: an even number is wanted")
+            raise ValueError(f"heads of {stack.head_width} channels: must be an even number")
         if row < 0 or column < 0:
-            raise ValueError(f"row={row}, column={column}: numbers of pairs are wanted, or 0 for the rule")
+            raise ValueError(f"row={row}, column={column}: must be numbers of pairs, or 0 for the rule")
         self.base, self.pairs = base, stack.head_width // 2
         self.row, self.column = row or int(self.share * self.pairs), column or int(self.share * self.pairs)
         if min(self.row, self.column) < 1 or self.row + self.column >= self.pairs:
             given = f"row={self.row}, column={self.column} of {self.pairs} pairs"
-            raise ValueError(f"{given}: at least one pair for each, and one left for time, are wanted")
+            raise ValueError(f"{given}: at least one pair for each must be there, and one left for time")
         self.dealt()
 
     def initialise(self, generator: torch.Generator) -> None:

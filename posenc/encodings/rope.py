@@ -117,9 +117,9 @@ class Rope(Encoding):
     def __init__(self, stack: Stack, *, base: float = 10000.0, fraction: float = 1.0) -> None:
         super().__init__(stack)
         if base <= 1:
-            raise ValueError(f"base={base}: more than 1 is wanted")
+            raise ValueError(f"base={base}: must be more than 1")
         if not 0 < fraction <= 1:
-            raise ValueError(f"fraction={fraction}: more than 0 and at most 1 is wanted")
+            raise ValueError(f"fraction={fraction}: must be more than 0 and at most 1")
         self.base, self.fraction = base, fraction
         if self.linear_form != "outside":  # what is turned there are features, not heads
             self.rotated(stack.head_width)
@@ -129,7 +129,7 @@ class Rope(Encoding):
         channels = round(width * self.fraction)
         if abs(channels - width * self.fraction) > 1e-6 or channels % 2 or not channels:
             given = f"{width * self.fraction:g} channels ({self.fraction:g} of {width})"
-            raise ValueError(f"{given}: an even number is wanted")
+            raise ValueError(f"{given}: must be an even number")
         return channels
 
     def frequencies(self, rotated: int, device: torch.device) -> Tensor:

@@ -17,7 +17,7 @@ class _Scaled(Rope):
     def __init__(self, stack: Stack, *, base: float = 10000.0, factor: float = 4.0) -> None:
         super().__init__(stack, base=base)
         if factor < 1:
-            raise ValueError(f"factor={factor}: at least 1 is wanted")
+            raise ValueError(f"factor={factor}: must be at least 1")
         self.factor = factor
 
 
@@ -30,7 +30,7 @@ class _Ramped(_Scaled):
     ) -> None:  # fmt: skip
         super().__init__(stack, base=base, factor=factor)
         if original < 0:
-            raise ValueError(f"original={original}: a length is wanted, or 0 for that of training")
+            raise ValueError(f"original={original}: must be a length, or 0 for that of training")
         if not 0 < slow < fast:
             raise ValueError(f"fast={fast}, slow={slow}: fast must be the larger, and both more than 0")
         self.original, self.fast, self.slow = original or stack.max_length, fast, slow
@@ -157,7 +157,7 @@ class PRope(Rope):
     def __init__(self, stack: Stack, *, base: float = 10000.0, p: float = 0.75) -> None:
         super().__init__(stack, base=base)
         if not 0 < p <= 1:
-            raise ValueError(f"p={p}: more than 0 and at most 1 is wanted")
+            raise ValueError(f"p={p}: must be more than 0 and at most 1")
         self.p = p
 
     def frequencies(self, rotated: int, device: torch.device) -> Tensor:
@@ -184,7 +184,7 @@ class Hope(Rope):
     def __init__(self, stack: Stack, *, base: float = 10000.0, length: int = 0) -> None:
         super().__init__(stack, base=base)
         if length < 0:
-            raise ValueError(f"length={length}: a length is wanted, or 0 for that of training")
+            raise ValueError(f"length={length}: must be a length, or 0 for that of training")
         self.length = length or stack.max_length
 
     def frequencies(self, rotated: int, device: torch.device) -> Tensor:

@@ -34,9 +34,9 @@ class RopeMixed(Planar):
     def __init__(self, stack: Stack, *, base: float = 10.0) -> None:
         super().__init__(stack)
         if base <= 1:
-            raise ValueError(f"base={base}: more than 1 is wanted")
+            raise ValueError(f"base={base}: must be more than 1")
         if stack.head_width % 4:
-            raise ValueError(f"heads of {stack.head_width} channels: a multiple of 4 is wanted, for two directions")
+            raise ValueError(f"heads of {stack.head_width} channels: must be a multiple of 4, for two directions")
         self.base = base
         self.frequencies = nn.Parameter(torch.empty(stack.layers, stack.heads, 2, stack.head_width // 2))
 

@@ -27,7 +27,7 @@ class ClippedVectors(Encoding):
     def __init__(self, stack: Stack, clip: int) -> None:
         super().__init__(stack)
         if clip < 1:
-            raise ValueError(f"clip={clip}: at least 1 is wanted")
+            raise ValueError(f"clip={clip}: must be at least 1")
         self.clip = clip
 
     def why_not(self, attention: str) -> str | None:

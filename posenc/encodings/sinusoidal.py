@@ -42,7 +42,7 @@ class Sinusoidal(Encoding):
         if stack.width % 2:
             raise ValueError(f"width {stack.width} is odd: sines and cosines come in pairs")
         if base <= 1:
-            raise ValueError(f"base={base}: more than 1 is wanted")
+            raise ValueError(f"base={base}: must be more than 1")
         self.base, self.scale = base, scale
 
     def embed(self, embeddings: Tensor, positions: Tensor, context: Context) -> Tensor:

@@ -32,9 +32,9 @@ class Sinusoidal2d(Encoding):
     def __init__(self, stack: Stack, *, base: float = 10000.0, scale: float = 1.0) -> None:
         super().__init__(stack)
         if stack.width % 4:
-            raise ValueError(f"width {stack.width}: a multiple of 4 is wanted, sines and cosines for each axis")
+            raise ValueError(f"width {stack.width}: must be a multiple of 4, sines and cosines for each axis")
         if base <= 1:
-            raise ValueError(f"base={base}: more than 1 is wanted")
+            raise ValueError(f"base={base}: must be more than 1")
         self.base, self.scale = base, scale
 
     def initialise(self, generator: torch.Generator) -> None:

@@ -56,9 +56,9 @@ class T5(Encoding):
     def __init__(self, stack: Stack, *, buckets: int = 32, max_distance: int = 128) -> None:
         super().__init__(stack)
         if buckets < 4 or buckets % 4:
-            raise ValueError(f"buckets={buckets}: a multiple of 4 is wanted")
+            raise ValueError(f"buckets={buckets}: must be a multiple of 4")
         if max_distance <= buckets // 2:
-            raise ValueError(f"max_distance={max_distance}: more than buckets / 2 = {buckets // 2} is wanted")
+            raise ValueError(f"max_distance={max_distance}: must be more than buckets / 2 = {buckets // 2}")
         self.buckets, self.max_distance = buckets, max_distance
         self.table = nn.Parameter(torch.empty(buckets, stack.heads))
 

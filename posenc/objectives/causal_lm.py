@@ -80,7 +80,7 @@ class CausalLM(Objective):
         evaluation: EvaluationConfig,
         tokens: Tokeniser | None = None,
     ) -> None:
-        self.length, self.evaluation = length, evaluation
+        self.length, self.evaluation, self.tokens = length, evaluation, tokens
         self.lengths = evaluation.lengths(length)
         self.together = math.lcm(*self.lengths)
         if evaluation.stride > min(self.lengths):

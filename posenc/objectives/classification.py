@@ -95,7 +95,7 @@ class Classification(Objective):
         self.parts = corpus.fields[:-1]
         least = 1 + 2 * len(self.parts)
         if length < least:
-            raise ConfigError(f"length = {length}: at least {least} is wanted: [CLS], and each text with its [SEP]")
+            raise ConfigError(f"length = {length}: must be at least {least}: [CLS], and each text with its [SEP]")
         self.texts: dict[str, list[Ragged]] = {}
         for split, rows in corpus.rows.items():
             self.texts[split] = [
@@ -226,7 +226,7 @@ def metrics_for(names: Sequence[str], outputs: int) -> tuple[Metric, ...]:
     wrong = [name for name in names if name not in allowed]
     if not names or wrong or len(set(names)) < len(names):
         raise ConfigError(
-            f"evaluation.metrics = {list(names)}: for {what} at least one of {', '.join(allowed)} is wanted, each once"
+            f"evaluation.metrics = {list(names)}: for {what} must be some of {', '.join(allowed)}, each once"
         )
     return tuple(allowed[name] for name in names)
 
@@ -291,8 +291,8 @@ def _labels(corpus: Corpus) -> tuple[dict[str, NDArray[Any]], int]:
         return {split: np.array(labels, dtype=np.float64) for split, labels in given.items()}, 1
     classes = sorted(set(given["train"])) if kinds == {int} else []
     if len(classes) < 2 or classes != list(range(len(classes))):
-        raise DataError(f"{corpus.name}: labels of {', '.join(sorted(kind.__name__ for kind in kinds))}, and scores"
-                        " (float) or at least two classes (int), counted from 0, are wanted")  # fmt: skip
+        raise DataError(f"{corpus.name}: labels of {', '.join(sorted(kind.__name__ for kind in kinds))}: must be scores"
+                        " (float) or at least two classes (int), counted from 0")  # fmt: skip
     for split, labels in given.items():
         if unknown := set(labels) - set(classes):
             raise DataError(f"{corpus.name}: its {split} split has the class {min(unknown)}, which training has not")
@@ -311,7 +311,7 @@ def _splits(corpus: Corpus, held_out: float) -> tuple[dict[str, tuple[str, Ids]]
     if "test" in corpus.rows:
         return everything, "choices are made on the corpus' validation split, and its test split is scored once"
     if not 0 < held_out < 1:
-        raise ConfigError(f"data.held_out = {held_out}: more than 0 and less than 1 is wanted")
+        raise ConfigError(f"data.held_out = {held_out}: must be more than 0 and less than 1")
     shares = np.array([_place(row) for row in corpus.rows["train"]])
     held = shares < held_out
     sides: dict[str, Ids] = {"train": np.flatnonzero(~held), "validation": np.flatnonzero(held)}

@@ -64,7 +64,7 @@ class Matching(Objective):
         self, corpus: Corpus, tokens: Tokeniser, length: int, training: TrainingConfig, evaluation: EvaluationConfig
     ) -> None:
         if length < 5:
-            raise ConfigError(f"length = {length}: at least 5 is wanted: [CLS], and each text with its [SEP]")
+            raise ConfigError(f"length = {length}: must be at least 5: [CLS], and each text with its [SEP]")
         if evaluation.tokens:
             raise ConfigError(f"evaluation.tokens = {evaluation.tokens}: matching scores whole splits, and wants 0")
         for split in ("validation", "test"):

@@ -103,7 +103,7 @@ def rows_of(lengths: Ids, capacity: int) -> list[list[int]]:
     """
     longest = lengths.max(axis=0)
     if lengths.min() < 1 or longest.max() > capacity:
-        raise ValueError(f"examples of {lengths.min()} to {longest.max()} tokens: 1 to {capacity} are wanted")
+        raise ValueError(f"examples of {lengths.min()} to {longest.max()} tokens: must be 1 to {capacity}")
 
     def taken(rows: list[list[int]]) -> int:
         return len(rows) * int(np.max([lengths[row].sum(axis=0) for row in rows], axis=0).sum())

@@ -41,7 +41,7 @@ class Means:
         if self.engine not in ENGINES:
             raise UnknownNameError("engine", self.engine, ENGINES, "--engine")
         if self.jobs is not None and self.jobs < 1:
-            raise ConfigError(f"--jobs {self.jobs}: at least 1 is wanted")
+            raise ConfigError(f"--jobs {self.jobs}: must be at least 1")
         if self.address is not None and self.engine != "ray":
             raise ConfigError(f"--address {self.address}: only --engine ray has one")
 
@@ -54,5 +54,5 @@ def seconds(text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if match is None:
-        raise ValueError(f"{text!r}: a time is wanted, such as 90s, 30m or 2h")
+        raise ValueError(f"{text!r}: must be a time, such as 90s, 30m or 2h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]

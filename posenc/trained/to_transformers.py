@@ -21,6 +21,7 @@ from posenc.encodings.learned import Learned
 from posenc.encodings.none import NoEncoding
 from posenc.encodings.rope import Rope
 from posenc.encodings.sinusoidal import Sinusoidal
+from posenc.encodings.t5 import T5
 
 ADDED = (Learned, NoEncoding, Sinusoidal)
 """Encodings that are a table which is added to embeddings."""
@@ -43,6 +44,8 @@ def why_not(settings: Settings, model: Transformer) -> str | None:
         if backbone.norm != "pre" or backbone.embedding_norm:
             return f"{where}: GPT-2 and GPT-NeoX have norms before each part, and none of the embeddings"
         return None if kind in (*ADDED, Rope) else f"{where}: transformers has no such decoder"
+    if kind is T5:
+        return f"{where}: T5's encoder has RMS norms and no biases, and here are layer norms and biases"
     if kind not in (*ADDED, Rope):
         return f"{where}: transformers has no such encoder"
     if backbone.norm != "post" or not backbone.embedding_norm:

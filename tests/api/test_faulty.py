@@ -139,7 +139,7 @@ class ReadsValues(Encoding):
     ("encoding", "said"),
     [
         (Short, "hook embed of Short raised IndexError: index 20 is out of bounds"),
-        (WrongShape, "hook score_bias of WrongShape gave shape (1, 3, 32, 32) where (any, 2, 32, 32) is wanted"),
+        (WrongShape, "hook score_bias of WrongShape gave shape (1, 3, 32, 32) where it must be (any, 2, 32, 32)"),
         (ReadsValues, "hook distance_bias of ReadsValues raised RuntimeError"),
     ],
 )

@@ -93,7 +93,7 @@ class TestGlue:
             ("qnli", "Entailment", "no such label 'Entailment'; known: entailment, not_entailment"),
             ("mnli", "1", "no such label '1'; known: entailment, neutral, contradiction"),
             ("qqp", "yes", "no such label 'yes'"),
-            ("stsb", "five", "no such score 'five'; a number from 0 to 5 is wanted"),
+            ("stsb", "five", "no such score 'five'; must be a number from 0 to 5"),
             ("stsb", "nan", "no such score 'nan'"),
             ("stsb", "inf", "no such score 'inf'"),
             ("stsb", "5.001", r"no such score '5\.001'"),

@@ -78,10 +78,10 @@ def test_cls_tokens_are_not_turned() -> None:
 @pytest.mark.parametrize(
     ("text", "width", "said"),
     [
-        ("axial_rope(base=1.0)", 8, "base=1.0: more than 1"),
-        ("axial_rope(pixels=1)", 8, "pixels=1: at least 2"),
-        ("axial_rope(pixels=-3)", 8, "pixels=-3: at least 2"),
-        ("axial_rope", 6, "heads of 6 channels: a multiple of 4"),
+        ("axial_rope(base=1.0)", 8, "base=1.0: must be more than 1"),
+        ("axial_rope(pixels=1)", 8, "pixels=1: must be at least 2"),
+        ("axial_rope(pixels=-3)", 8, "pixels=-3: must be at least 2"),
+        ("axial_rope", 6, "heads of 6 channels: must be a multiple of 4"),
     ],
 )
 def test_what_cannot_be_is_refused(text: str, width: int, said: str) -> None:
@@ -109,9 +109,9 @@ def test_three_axes_turn_a_third_of_the_pairs_each(text: str, base: float, width
 @pytest.mark.parametrize(
     ("text", "width", "said"),
     [
-        ("axial_rope_3d(base=1.0)", 8, "base=1.0: more than 1"),
-        ("axial_rope_3d", 4, "heads of 4 channels: an even number"),
-        ("axial_rope_3d", 9, "heads of 9 channels: an even number"),
+        ("axial_rope_3d(base=1.0)", 8, "base=1.0: must be more than 1"),
+        ("axial_rope_3d", 4, "heads of 4 channels: must be an even number"),
+        ("axial_rope_3d", 9, "heads of 9 channels: must be an even number"),
     ],
 )
 def test_what_cannot_be_on_three_axes_is_refused(text: str, width: int, said: str) -> None:

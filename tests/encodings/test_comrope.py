@@ -70,10 +70,10 @@ def test_cls_tokens_stand_in_the_middle(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("comrope_ap(block=8)", "block=8: 1 blocks in a head, and a multiple of 2"),
-        ("comrope_ld(block=3)", "block=3 in heads of 8: a divisor"),
-        ("comrope_ld(block=1)", "block=1 in heads of 8: a divisor"),
-        ("comrope_ap(size=1)", "size=1: at least 2"),
+        ("comrope_ap(block=8)", "block=8: 1 blocks in a head, which must be a multiple of 2"),
+        ("comrope_ld(block=3)", "block=3 in heads of 8: must be a divisor"),
+        ("comrope_ld(block=1)", "block=1 in heads of 8: must be a divisor"),
+        ("comrope_ap(size=1)", "size=1: must be at least 2"),
     ],
 )
 def test_what_cannot_be_is_refused(text: str, said: str) -> None:

@@ -93,10 +93,10 @@ def test_beyond_the_tables_there_is_no_answer(place: list[int]) -> None:
 @pytest.mark.parametrize(
     ("text", "width", "said"),
     [
-        ("learned_2d(size=-2)", 16, "size=-2: at least 1"),
+        ("learned_2d(size=-2)", 16, "size=-2: must be at least 1"),
         ("learned_2d", 15, "width 15 is odd"),
-        ("sinusoidal_2d", 18, "width 18: a multiple of 4"),
-        ("sinusoidal_2d(base=0.5)", 16, "base=0.5: more than 1"),
+        ("sinusoidal_2d", 18, "width 18: must be a multiple of 4"),
+        ("sinusoidal_2d(base=0.5)", 16, "base=0.5: must be more than 1"),
     ],
 )
 def test_what_cannot_be_is_refused(text: str, width: int, said: str) -> None:

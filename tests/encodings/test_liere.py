@@ -80,9 +80,9 @@ def test_it_starts_uniform_from_0_to_2_pi() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("liere(block=3)", "block=3 in heads of 8: a divisor"),
-        ("liere(block=-8)", "block=-8 in heads of 8: a divisor"),
-        ("liere(size=1)", "size=1: at least 2"),
+        ("liere(block=3)", "block=3 in heads of 8: must be a divisor"),
+        ("liere(block=-8)", "block=-8 in heads of 8: must be a divisor"),
+        ("liere(size=1)", "size=1: must be at least 2"),
     ],
 )
 def test_what_cannot_be_is_refused(text: str, said: str) -> None:

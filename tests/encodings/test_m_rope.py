@@ -71,10 +71,10 @@ def test_text_is_turned_as_by_rope(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "width", "said"),
     [
-        ("m_rope(base=1)", 8, "base=1.0: more than 1"),
+        ("m_rope(base=1)", 8, "base=1.0: must be more than 1"),
         ("m_rope", 4, "row=0, column=0 of 2 pairs: at least one pair for each"),
         ("m_rope(row=4, column=4)", 16, "row=4, column=4 of 8 pairs: at least one pair"),
-        ("m_rope(row=-1)", 16, "row=-1, column=0: numbers of pairs"),
+        ("m_rope(row=-1)", 16, "row=-1, column=0: must be numbers of pairs"),
         ("m_rope_interleaved(row=4)", 16, "row=4, column=2 of 8 pairs: every third holds at most 3"),
         ("m_rope_interleaved(column=3)", 16, "of 8 pairs: every third holds at most 2"),
     ],

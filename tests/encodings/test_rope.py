@@ -87,7 +87,7 @@ def test_rope_with_a_fraction_turns_the_first_channels_and_leaves_the_rest() -> 
 
 @pytest.mark.parametrize("options", [{"fraction": 0.3}, {"fraction": 0.125}, {"fraction": 0.0}, {"base": 1.0}])
 def test_rope_refuses_options_without_meaning(options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="wanted"):
+    with pytest.raises(ValueError, match="must be"):
         Rope(stack_of(), **options)
 
 

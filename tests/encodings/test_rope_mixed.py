@@ -74,7 +74,8 @@ def test_layers_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "width", "said"), [("rope_mixed(base=1)", 8, "base=1.0: more"), ("rope_mixed", 6, "heads of 6 channels")]
+    ("text", "width", "said"),
+    [("rope_mixed(base=1)", 8, "base=1.0: must be more"), ("rope_mixed", 6, "heads of 6 channels")],
 )
 def test_what_cannot_be_is_refused(text: str, width: int, said: str) -> None:
     with pytest.raises(Exception, match=said):

@@ -167,17 +167,17 @@ class TestRows:
     def test_other_labels_and_what_leaves_nothing_are_refused(self, words: Tokeniser) -> None:
         rows = pairs(20)
         for label in ("x", True, 1):
-            with pytest.raises(DataError, match=f"labels of {type(label).__name__}, and scores"):
+            with pytest.raises(DataError, match=f"labels of {type(label).__name__}: must be scores"):
                 objective(corpus([(a, b, label) for a, b, _ in rows]), words)
         with pytest.raises(DataError, match="its validation split has the class 2"):
             objective(corpus(rows, validation=[("a", "a", 2)]), words)
         with pytest.raises(DataError, match="labels of float, int"):
             objective(corpus(rows, validation=[("a", "a", 0.5)]), words)
-        with pytest.raises(ConfigError, match="length = 4: at least 5 is wanted"):
+        with pytest.raises(ConfigError, match="length = 4: must be at least 5"):
             objective(corpus(rows), words, length=4)
         with pytest.raises(DataError, match=r"1\d training rows, and training.batch = 32"):
             objective(corpus(rows), words, batch=32)
-        with pytest.raises(ConfigError, match=r"data\.held_out = 0\.0: more than 0 and less than 1"):
+        with pytest.raises(ConfigError, match=r"data\.held_out = 0\.0: must be more than 0 and less than 1"):
             objective(corpus(rows), words, held_out=0.0)
         with pytest.raises(DataError, match="no row is left for validation"):
             objective(corpus(rows), words, held_out=1e-9)

@@ -173,7 +173,7 @@ def test_the_baseline_is_what_is_commoner_in_training(words: Tokeniser) -> None:
 
 
 def test_what_does_not_fit_is_refused(words: Tokeniser) -> None:
-    with pytest.raises(ConfigError, match=r"length = 4: at least 5"):
+    with pytest.raises(ConfigError, match=r"length = 4: must be at least 5"):
         objective(corpus(triples(8)), words, length=4)
     with pytest.raises(ConfigError, match=r"evaluation.tokens = 9"):
         objective(corpus(triples(8)), words, tokens=9)

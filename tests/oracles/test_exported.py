@@ -9,11 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
+from runs import SETTINGS
 
 from posenc.backbone.config import BackboneConfig
 from posenc.backbone.transformer import Transformer
+from posenc.cli import main
 from posenc.common.errors import NotPossibleError
-from posenc.trained import to_transformers
+from posenc.plan.plan import Selection, find_suite, make
+from posenc.records.store import Store
+from posenc.trained import load_of_any, to_transformers
+from posenc.training.cell import train
+from posenc.training.cell_terms import CellTerms
 
 transformers = pytest.importorskip("transformers", reason="the peer transformers is not installed: nox -s oracles")
 pytestmark = [pytest.mark.oracle, pytest.mark.usefixtures("one_thread")]
@@ -73,6 +80,7 @@ def test_from_pretrained_reads_it_and_says_the_same(
         ("rope", {**ENCODER, "head": "class", "outputs": 2}, "head is another one"),
         ("learned", {**ENCODER, "head": "mean", "outputs": 2}, "no head 'mean'"),
         ("shaw", {**ENCODER, "head": "masked"}, "has no such encoder"),
+        ("t5", {**ENCODER, "head": "masked"}, "T5's encoder has RMS norms and no biases"),
         ("t5", {"form": "encoder-decoder"}, "RMS norms"),
         ("rope", {"attention": "performer"}, "linear attention"),
         ("rope", {"convolution": 4}, "backbone.convolution = 4"),
@@ -83,3 +91,25 @@ def test_what_they_have_not_is_refused_with_its_reason(encoding: str, changes: d
     settings, model = made(encoding, 0, **changes)
     with pytest.raises(NotPossibleError, match=said):
         to_transformers.converted(settings, model)
+
+
+def test_a_kept_model_leaves_by_the_command_with_its_words(tmp_path: Path) -> None:
+    """Trained over tokens, kept, exported; `from_pretrained` reads model and tokeniser, and says the same of a text."""
+    changes = {**SETTINGS, "training.warmup": 0, "evaluation.length_factors": [1]}
+    chosen = Selection(encodings=["rope"], lengths=[16], seeds=[0], scale="smoke", changes=changes)
+    (cell,) = make(find_suite("lm"), chosen).cells
+    record = train(cell, CellTerms("kept", tmp_path / "kept", keep=frozenset([cell.id]), for_owner=True))
+    assert record and record["status"] == "done", record
+    suite = {"name": "kept", "title": "", "description": "", "scale": "smoke", "baseline": "rope", "claim": ""}
+    Store(tmp_path / "kept").write_manifest({"schema": 1, "suite": suite, "cells": [cell.manifest()], "tasks": {}})
+    arguments = ["export", cell.id, str(tmp_path / "theirs"), "--to", "transformers", "--results", str(tmp_path)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "theirs").eval()
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    ours, text = load_of_any(tmp_path, cell.id), "The old dog chased a cat."
+    tokens = words(text, add_special_tokens=False)["input_ids"]
+    assert tokens == ours.tokenise(text)
+    with torch.no_grad():
+        found = theirs(torch.tensor([tokens])).logits[0]
+    torch.testing.assert_close(found, ours.logits(text), atol=1e-5, rtol=1e-5)

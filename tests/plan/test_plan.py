@@ -99,7 +99,7 @@ def test_what_is_not_possible_is_known_before_any_training(tmp_path: Path) -> No
     assert "not possible" in str(softmax[0].why_not)
     assert softmax[1].backend == "blocks"
     odd = cells(SUITE + GRID, tmp_path, encodings=["rope_outside"], seeds=[0], changes={"backbone.features": 31})
-    assert "31 channels (1 of 31): an even number is wanted" in str(odd[0].why_not)
+    assert "31 channels (1 of 31): must be an even number" in str(odd[0].why_not)
     asked = {"backbone.attention": "softmax", "runtime.backend": "sdpa"}
     fused = cells(SUITE + GRID, tmp_path, encodings=["shaw"], seeds=[0], changes=asked)
     assert "never shows attention weights" in str(fused[0].why_not)
@@ -130,7 +130,7 @@ def test_a_bad_suite_names_file_and_key(tmp_path: Path, text: str, message: str)
         ({"encodings": ["ropee"]}, r"--encodings.*did you mean 'rope'"),
         ({"encodings": ["rope(bas=3)"]}, r"option.*'bas'.*did you mean 'base'"),
         ({"encodings": ["rope(base='x')"]}, "must be float"),
-        ({"encodings": ["rope(base=0.5)"]}, "more than 1 is wanted"),
+        ({"encodings": ["rope(base=0.5)"]}, "must be more than 1"),
         ({"encodings": ["rope("]}, "cannot be read"),
         ({"tasks": ["enwik9"]}, "did you mean 'enwik8'"),
         ({"scale": "tiny"}, "unknown scale 'tiny'.*known: paper, small, smoke"),
@@ -268,7 +268,7 @@ encodings = ["sinusoidal", "rope"]
     path.write_text(text)
     plan = make(find_suite(str(path)), Selection())
     assert plan.manifest("posenc run mine.toml", "now")["suite"]["claim"] == "rope"
-    for wrong, said in (("sinusoidal", "it is the baseline"), ("roape", "one of the suite's encodings is wanted")):
+    for wrong, said in (("sinusoidal", "it is the baseline"), ("roape", "must be one of the suite's encodings")):
         path.write_text(text.replace('claim = "rope"', f'claim = "{wrong}"'))
         with pytest.raises(ConfigError, match=f"mine.toml: claim = '{wrong}': {said}"):
             find_suite(str(path))

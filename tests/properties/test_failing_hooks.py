@@ -48,10 +48,10 @@ class WrongType(NoEncoding):
     ("encoding", "said"),
     [
         (Raises, "hook rotate_query of Raises raised ZeroDivisionError: no angle"),
-        (WrongShape, "hook distance_bias of WrongShape gave shape (1, 47) where (4, 47) is wanted"),
+        (WrongShape, "hook distance_bias of WrongShape gave shape (1, 47) where it must be (4, 47)"),
         (NoTensor, "hook embed of NoTensor gave a NoneType, and no tensor"),
         (NoNumber, "hook score_bias of NoNumber gave values that are not finite"),
-        (WrongType, "hook rotate_key of WrongType gave torch.bfloat16 where torch.float64 is wanted"),
+        (WrongType, "hook rotate_key of WrongType gave torch.bfloat16 where it must be torch.float64"),
     ],
 )
 def test_a_hook_that_fails_is_named(measured: Any, encoding: type[Encoding], said: str) -> None:

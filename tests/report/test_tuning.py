@@ -63,7 +63,7 @@ def test_multiples_are_of_the_tasks_own_value_at_its_scale(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "choice", "message"),
     [
-        ({"tune": 'tune = { "backbone.layers" = [1, 2] }'}, {}, "keys of training are wanted"),
+        ({"tune": 'tune = { "backbone.layers" = [1, 2] }'}, {}, "must be keys of training"),
         ({"tune": 'tune = { "training.learning_rate" = [] }'}, {}, "at least one value"),
         ({"tune": 'tune = { "training.schedule" = { times = [2.0] } }'}, {}, "has no multiples"),
         ({"tune": 'tune = { "training.lr" = [0.1] }'}, {}, "unknown key training.lr"),

@@ -113,7 +113,7 @@ def test_a_cell_is_made_for_its_longest_stage_and_counts_the_tokens_of_all() -> 
     [
         ({"training.steps": 8}, r"--set training.steps: training.steps = 8: the stages have 7"),
         ({"training.stages": [{**STAGES[0], "accumulate": 3, "steps": 7}]}, "training.batch = 4 is no multiple of"),
-        ({"training.stages": [{**STAGES[0], "length": 0, "steps": 7}]}, "length = 0: at least 1"),
+        ({"training.stages": [{**STAGES[0], "length": 0, "steps": 7}]}, "length = 0: must be at least 1"),
         ({"training.stages": [{"length": 3, "steps": 7}]}, r"training.stages.0.batch: .*required"),
     ],
 )
