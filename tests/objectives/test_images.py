@@ -151,6 +151,21 @@ def test_without_an_encoding_shuffled_patches_are_the_same_image() -> None:
     assert torch.allclose(objective.logits(model, shuffled), objective.logits(model, patches), atol=1e-12)
 
 
+def test_without_an_encoding_shuffled_patches_score_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, model = of(), model_of("none")
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(2))
+    plain, patches = objective.score(model, "test", 64), objective.patches
+    monkeypatch.setattr(objective, "patches", lambda *given: patches(*given)[:, order])
+    shuffled = objective.score(model, "test", 64)
+    assert shuffled.values == pytest.approx(plain.values, abs=1e-9)
+    assert np.array_equal(shuffled.each["accuracy"], plain.each["accuracy"])
+    monkeypatch.setattr(objective, "patches", patches)
+    with_places = model_of("axial_rope")
+    plain = objective.score(with_places, "test", 64)
+    monkeypatch.setattr(objective, "patches", lambda *given: patches(*given)[:, order])
+    assert objective.score(with_places, "test", 64).values != pytest.approx(plain.values, abs=1e-3)
+
+
 def test_patches_enter_with_the_size_of_tokens() -> None:
     values = torch.randn(200, 64, 16, generator=torch.Generator().manual_seed(0))
     config = BackboneConfig(form="encoder", head="mean", outputs=10, layers=1, width=64, heads=2, feedforward=16,

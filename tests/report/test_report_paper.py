@@ -199,7 +199,7 @@ def test_equal_cost_by_hand(tmp_path: Path) -> None:
     assert times.loc["sinusoidal", "seeds"] == 0
     html, page = pages(store)
     assert "75 %" in next(line for line in page.splitlines() if "rope" in line and "24.0 s" in line)
-    assert "after 16.0 s" in visible(html)
+    assert "after 16.0 s" in visible(html) and "Cost: time a cell" in visible(html)
     assert "3.333" in page
     # Cells that ran at once: time tells of the machine, and FLOPs are the same for both here.
     store = make_store(tmp_path / "at once", cells, [record(cells[0], 3.2), record(cells[1], 3.0)])
@@ -207,4 +207,21 @@ def test_equal_cost_by_hand(tmp_path: Path) -> None:
     assert not View(store).alone and (counted["unit"] == "FLOPs").all()
     assert counted.loc["rope", "cost"] == 400 * 2048 * 1.2e6
     assert counted.loc["rope", "in_time"] == pytest.approx(3.0)
-    assert "after 983 GFLOP" in visible(pages(store)[0])
+    shown = visible(pages(store)[0])
+    assert "after 983 GFLOP" in shown and "Cost: FLOPs a token" in shown and "Cost: time a cell" not in shown
+
+
+def test_seeds_that_took_times_of_their_own_are_told_by_flops(tmp_path: Path) -> None:
+    """Alone, but one seed of rope took half as long again: a loaded machine, not the encoding."""
+    cells = [cell(name, seed) for seed in (0, 1) for name in ("sinusoidal", "rope")]
+    records = []
+    for index, of in enumerate(cells):
+        times = {"started": f"2026-11-23T09:{index:02}:00+00:00", "ended": f"2026-11-23T09:{index:02}:26+00:00"}
+        records.append(record(of, 3.0 + index / 10, times={**times, "seconds": 26.0}))
+    store = make_store(tmp_path, cells, records)
+    assert View(store).alone and "Cost: time a cell" in visible(pages(store)[0])
+    path = store.cell_folder(cells[3]["id"]) / "curve.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**row, "seconds": row["seconds"] * 1.5}) + "\n" for row in lines))
+    shown = visible(pages(store)[0])
+    assert View(store).alone and "Cost: FLOPs a token" in shown and "Cost: time a cell" not in shown

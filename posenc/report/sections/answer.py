@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ class TheAnswer(ReportSection):
     def make(self, view: View) -> Section:
         """A headline, a card for each group of cells, and what may not be concluded."""
         suite, cells = view.manifest["suite"], view.manifest["cells"]
-        found = answer(view.summary, view.items, view.cost, view.data, suite, cells, view.alone)
+        found = answer(view.summary, view.items, view.cost, view.data, suite, cells, in_seconds(view.timed))
         said = IN_LEDGER if view.manifest.get("claims") else found.headline
         blocks: list[Block] = [Paragraph(said, "headline")]
         blocks += _at_once(view)
@@ -165,6 +165,12 @@ def chosen_rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
+def in_seconds(timed: pd.DataFrame) -> set[Key]:
+    """The groups whose curves are by seconds (see `equal_cost.timed`)."""
+    groups = timed.loc[timed["unit"] == "s", [*GROUP]].drop_duplicates() if len(timed) else timed
+    return {key_of(row) for row in groups.to_dict("records")}
+
+
 def answer(
     summary: pd.DataFrame,
     items: pd.DataFrame,
@@ -172,18 +178,18 @@ def answer(
     data: Iterable[Dataset],
     suite: Mapping[str, Any],
     cells: Iterable[Mapping[str, Any]],
-    alone: bool = False,
+    by_clock: Container[Key] = (),
 ) -> Answer:
     """The answer of a whole suite.
 
     Args:
-        alone: its cells ran one after another, so that their times tell of them.
+        by_clock: groups whose cells ran alone, with seeds that agree: their times tell of them.
     """
     costs = {(key_of(row), row["encoding"]): row for row in cost.to_dict("records")}
     by_items = {tuple(row[name] for name in (*COLUMN, "encoding")): row for row in items.to_dict("records")}
     rows = chosen_rows(summary)
     findings = tuple(
-        _finding(row, by_items.get(tuple(row[name] for name in (*COLUMN, "encoding"))), costs, summary, alone)
+        _finding(row, by_items.get(tuple(row[name] for name in (*COLUMN, "encoding"))), costs, summary, by_clock)
         for row in rows
     )
     return Answer(_headline(findings, suite), findings, tuple(_cautions(rows, findings, data, suite, cells)))
@@ -191,7 +197,7 @@ def answer(
 
 def _finding(
     row: dict[str, Any], item: Mapping[str, Any] | None, costs: Mapping[tuple[Key, Any], Any], summary: pd.DataFrame,
-    alone: bool,
+    by_clock: Container[Key],
 ) -> Finding:  # fmt: skip
     decimals, label, baseline = row["decimals"], str(row["label"]), row["theirs_label"]
     better = words.which_is_better(row["better"])
@@ -210,7 +216,7 @@ def _finding(
         score=f"{', '.join(scores)} ({row['title']}{better})",
         difference=difference,
         surely=tuple(_surely(row, item)),
-        cost=_cost(row, costs, alone),
+        cost=_cost(row, costs, by_clock),
         pairs=int(row["pairs"]),
         ahead=(row["difference"] < 0) == (row["better"] == "lower"),
         lengths=tuple(_lengths(row, summary)),
@@ -295,12 +301,12 @@ def item_words(item: Mapping[str, Any], decimals: int) -> str:
     return text
 
 
-def _cost(row: Mapping[str, Any], costs: Mapping[tuple[Key, Any], Any], alone: bool) -> str:
+def _cost(row: Mapping[str, Any], costs: Mapping[tuple[Key, Any], Any], by_clock: Container[Key]) -> str:
     mine, theirs = costs.get((key_of(row), row["encoding"])), costs.get((key_of(row), row["baseline"]))
     if not mine or not theirs or row["encoding"] == row["baseline"]:
         return ""
     parts = []
-    work = ("time a cell", "seconds") if alone else ("FLOPs a token", "flops_per_token")
+    work = ("time a cell", "seconds") if key_of(row) in by_clock else ("FLOPs a token", "flops_per_token")
     for name, field in (work, ("peak memory", "peak_memory_bytes")):
         if is_number(mine[field]) and is_number(theirs[field]) and theirs[field] > 0:
             parts.append(f"{name} {words.times(mine[field] / theirs[field])} the baseline's")
