@@ -145,7 +145,7 @@ def _parts(words: Words) -> Sequence[Any]:
 def sources_of(figure: Figure, name: str) -> Sources:
     """Links to what a figure shows, and to the records behind it."""
     more = [Link("records", f"#{figure.records}")] if figure.records else []
-    return Sources((Link("CSV", f"figures/{name}.csv"), *more))
+    return Sources((Link("CSV", f"figures/{name}.csv"), Link("SVG", f"figures/{name}.svg"), *more))
 
 
 def _sentence(text: str) -> str:

@@ -14,6 +14,7 @@ from posenc.api.blocks import (
     Figure,
     Group,
     Heading,
+    Link,
     List,
     Note,
     Paragraph,
@@ -71,7 +72,7 @@ def _blocks(view: View, table: ResultTable, figure: Figure | None) -> list[Block
         *(Paragraph(claim, "claim") for claim in table.claims),
         Group((shown, figure), "beside") if figure else shown,
         List((*notes, *table.notes), "notes"),
-        Sources(view.sources("tables/summary.csv", table.place)),
+        Sources((*view.sources("tables/summary.csv", table.place), Link("LaTeX", "tables/summary.tex"))),
     ]
 
 
