@@ -6,6 +6,7 @@ import json
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from posenc.common.errors import ConfigError
 from posenc.config.settings import Settings
 from posenc.data import sources
 from posenc.objectives import factory
+from posenc.objectives.causal_lm import _losses
 from posenc.objectives.harness import Harness
+from posenc.objectives.windows import separate
 from posenc.plan.plan import Plan, Selection, find_suite, make
 from posenc.training import cell as training
 from posenc.training import evaluation
@@ -190,3 +193,25 @@ def test_without_the_harness_a_plan_says_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setattr("posenc.objectives.harness.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"is not installed: pip install 'posenc\[lm-eval\]'"):
         plan("lm-eval/wikitext")
+
+
+def test_a_texts_perplexity_is_that_of_language_modelling_with_the_same_windows() -> None:
+    """A page whose tokens fill whole windows, by the harness and as the task `lm` scores its test."""
+    from posenc.harness.model import HarnessLM
+
+    made, settings, model = objective("lm-eval/wikitext", 40)
+    texts = [detokenised(json.loads(written)["page"]) for _, written in made.rows]
+    stream = [made.tokens.sep, *made.tokens.encode([" ".join(texts)])[0]]
+    for cut in range(5 * 64 + 1, len(stream), 64):  # where a window's end is no word's, its text has other tokens
+        text = made.tokens.decode(stream[1:cut])
+        if made.tokens.encode([text])[0] == stream[1:cut]:
+            break
+    else:
+        pytest.fail("no whole windows in this text")
+    asked = HarnessLM(model, made.tokens, 64, settings.evaluation.batch_tokens)
+    (told,) = asked.loglikelihood_rolling([SimpleNamespace(args=(text,))])
+    (apart,) = separate(cut - 1, 64)
+    nats = sum(_losses(model, batch).sum() for batch in apart.batches(np.array(stream[:cut]), 4096))
+    assert -told == pytest.approx(float(nats), rel=1e-6)
+    words = len(text.split())
+    assert math.exp(-told / words) == pytest.approx(math.exp(float(nats) / words), rel=1e-5)

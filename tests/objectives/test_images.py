@@ -107,7 +107,8 @@ def test_coordinates_are_counted_on_or_scaled() -> None:
         assert at[-1].tolist() == pytest.approx([7, 7])
         assert at[0].tolist() == [0, 0]
     assert objective.tests == [
-        *(("test", length) for length in (36, 64, 100, 144)), *(("test_scaled", length) for length in (36, 100, 144)),
+        *(("test", length) for length in (16, 36, 64, 144, 256)),
+        *(("test_scaled", length) for length in (16, 36, 144, 256)),
     ]  # fmt: skip
 
 
@@ -187,7 +188,7 @@ def test_digits_are_trained_scored_at_each_resolution_and_refused_beyond_a_table
     for record in records:
         assert record["status"] == "done", record["traceback"]
         tests = {(row["length"], row["metric"]): row for row in record["scores"] if row["split"] == "test"}
-        assert {length for length, _ in tests} == {36, 64, 100, 144}
+        assert {length for length, _ in tests} == {16, 36, 64, 144, 256}
         for length in (36, 64):
             assert 0 <= tests[length, "accuracy"]["value"] <= 1
             assert tests[length, "cross_entropy"]["value"] > 0
@@ -199,7 +200,7 @@ def test_digits_are_trained_scored_at_each_resolution_and_refused_beyond_a_table
         else:
             assert beyond["value"] is not None
         scaled = {row["length"]: row for row in record["scores"] if row["split"] == "test_scaled"}
-        assert scaled.keys() == {36, 100, 144}
+        assert scaled.keys() == {16, 36, 144, 256}
         whole = record["config"]["encoding"]["name"] == "axial_rope"
         assert all((row["value"] is not None) == whole for row in scaled.values())
         assert whole or all("not possible" in row["why"] for row in scaled.values())
@@ -375,7 +376,7 @@ class TestClassVector:
         planned = cells("axial_rope", "learned", backbone__head="class")
         records = run(tmp_path, *planned)
         assert [record["status"] for record in records] == ["done", "done"], records[0]["reason"]
-        assert {row["length"] for row in records[0]["scores"]} >= {64, 100}
+        assert {row["length"] for row in records[0]["scores"]} == {16, 36, 64, 144, 256}
 
     @pytest.mark.parametrize("task", ["images/cifar10", "images/cifar100", "images/imagenet", "video/ucf101"])
     def test_the_papers_models_have_it(self, task: str) -> None:
