@@ -39,7 +39,8 @@ pytestmark = [
     pytest.mark.fakecuda,
     pytest.mark.skipif(torch.version.cuda is None, reason="this torch is built for the CPU alone"),
 ]
-L, S = 48, 40
+L, S = 272, 40
+"""Tokens of a row: more than two of the chunks that linear attention has on a GPU."""
 ENCODINGS = [name for name in registry.BUILT_IN if registry.load(name).axes in (None, 1)] + ["t5+rope", "shaw+rope"]
 ROWS = {"decoder": ("plain", "padded", "packed", "cached"), "encoder": ("plain", "padded", "packed"),
         "encoder-decoder": ("plain", "padded", "packed", "cached")}  # fmt: skip

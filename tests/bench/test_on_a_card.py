@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from posenc.bench import agreement, gpu
+from posenc.bench import agreement, gpu, steps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,3 +51,31 @@ def test_what_differs_or_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert by["blocks", "float32"]["reason"] == "RuntimeError: Input dtypes must be the same"
     found = gpu.summary(rows)
     assert len(found["failed"]) >= 3 and "reference" in str(found["worst"])
+
+
+AGREED = {"agreed": 20, "failed": [], "worst": {}, "refused": {}}
+NOTHING: dict[str, Any] = {"agreement": AGREED, "left_out": [], "steps": [], "speed": []}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fails"),
+    [
+        ({}, False),
+        ({"left_out": ["agreement of rope: out of time", "speed of rope at 512 tokens: out of time"]}, False),
+        ({"steps": [{"reason": None}, {"reason": "not possible: no kernel"}]}, False),
+        ({"agreement": {**AGREED, "failed": [{}]}}, True),
+        ({"agreement": {**AGREED, "agreed": 0}}, True),
+        ({"left_out": ["agreement of rope: ImportError: no such file"]}, True),
+        ({"steps": [{"reason": "RuntimeError: out of resource"}]}, True),
+    ],
+)
+def test_what_counts_as_a_failure(changes: dict[str, Any], fails: bool) -> None:
+    assert gpu.failed({**NOTHING, **changes}) is fails
+
+
+def test_a_step_is_that_of_its_own_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of the task whose model it would start from."""
+    timed: list[str] = []
+    monkeypatch.setattr(steps, "_timed", lambda loop, *given: timed.append(loop.config["task"]) or {})
+    row = steps.measure("glue/sst2", "softmax", "rope", "cpu", scale="smoke", data=None, compile="none", reached=None)  # type: ignore[arg-type]
+    assert timed == ["glue/sst2"], row

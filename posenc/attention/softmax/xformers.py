@@ -153,9 +153,12 @@ def packed_bias(segments: Tensor, causal: bool) -> Any:
     """The block-diagonal mask of packed rows (B,L), all rows one after another: a block for each example.
 
     Raises:
-        NotPossibleError: an example whose tokens do not stand together.
+        NotPossibleError: an example whose tokens do not stand together; or xformers cannot be imported.
     """
-    from xformers.ops.fmha.attn_bias import BlockDiagonalMask
+    try:
+        from xformers.ops.fmha.attn_bias import BlockDiagonalMask
+    except Exception as error:  # one made for another torch may raise anything
+        raise _refuse(f"cannot be imported: {said(error)}") from None
 
     fresh = torch.ones_like(segments, dtype=torch.bool)
     fresh[:, 1:] = segments[:, 1:] != segments[:, :-1]
