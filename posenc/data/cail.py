@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import sha256
@@ -11,6 +10,7 @@ from pathlib import Path
 from posenc.common.errors import DataError
 from posenc.data import hub
 from posenc.data.corpus import Corpus, File, Row, by_split, check_folder, find, identities, keep, lines, need, stream
+from posenc.data.parsing import json_object
 
 NAME = "cail2019-scm"
 FIELDS = ("a", "b", "c", "label")
@@ -87,12 +87,7 @@ def _triples(file: File, answers: File | None = None) -> Iterator[Row]:
         raise DataError(f"{file} has {total:,} lines and {answers} {len(labels):,}: a label for each must be there")
     for number, line in enumerate(stream(file), 1):
         where = f"{file}, line {number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: no whole JSON object ({error})") from None
-        if not isinstance(record, dict):
-            raise DataError(f"{where}: no JSON object")
+        record = json_object(line, where)
         texts = [_field(record, key, where) for key in KEYS]
         label = _field(record, "label", where) if labels is None else labels[number - 1]
         if label not in LABELS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
 import json
@@ -180,7 +179,8 @@ def keep(
     Raises:
         DataError: a split is empty, or what `read` raises. StorageError: the cache cannot be written.
     """
-    sources = (Path(__file__), Path(str(sys.modules[read.__module__].__file__)))
+    here = Path(__file__)
+    sources = (here, here.with_name("parsing.py"), Path(str(sys.modules[read.__module__].__file__)))
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
     def build(writer: Writer) -> dict[str, object]:
@@ -295,6 +295,12 @@ def check_folder(folder: Path | None) -> None:
         raise DataError(f"--data {folder}: no such folder")
 
 
+def missing(what: str, folder: Path | None, path: str) -> str:
+    """What is said of a data set whose files are not there."""
+    where = "give --data DIR, or POSENC_DATA, with" if folder is None else f"--data {folder} has no"
+    return f"{what} is not at hand: {where} {path}"
+
+
 def find(folder: Path | None, places: Sequence[str], names: Sequence[str]) -> File | None:
     """The first of these names in the first place that has one: as it is, gzipped, or in the place's zip archive.
 
@@ -375,22 +381,3 @@ def stream(file: File) -> Iterator[str]:
 def lines(file: File) -> list[str]:
     """As `stream`, all at once: for small files."""
     return list(stream(file))
-
-
-def quoted(file: File) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV file (RFC 4180) with the lines they begin on: quoted cells may hold commas and line ends.
-
-    Raises:
-        DataError: as `stream`, or it is no CSV.
-    """
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader((f"{line}\n" for line in stream(file)), strict=True)
-    while True:
-        number = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise DataError(f"{file}, line {number}: no CSV: {error}") from None
-        if cells is None:
-            return
-        yield number, cells

@@ -25,7 +25,8 @@ from posenc.common.errors import ConfigError, DataError, MissingDataError
 from posenc.config.data import DataConfig
 from posenc.data import documents, parallel
 from posenc.data.cache import Writer, built
-from posenc.data.corpus import MARK, Corpus, File, Row, counted, identities, keep, quoted, stream
+from posenc.data.corpus import Corpus, File, Row, counted, identities, keep, stream
+from posenc.data.parsing import json_object, quoted
 from posenc.data.text import ByteText
 
 SPLITS = ("train", "validation", "test")
@@ -280,12 +281,7 @@ def _of_objects(file: File, columns: Sequence[str | int]) -> Iterator[tuple[str,
         where = f"{file}, line {number}"
         if not line.strip():
             continue
-        try:
-            record = json.loads(line.removeprefix(MARK))
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: no whole JSON object ({error})") from None
-        if not isinstance(record, dict):
-            raise DataError(f"{where}: no JSON object")
+        record = json_object(line, where)
         yield where, [_value(record, column, where) for column in columns]
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posenc.common.errors import DataError, MissingDataError
-from posenc.data.corpus import check_folder
-from posenc.data.pictures import Labels, Pictures, Pixels, held_out_rows, missing, shortfall
+from posenc.data.corpus import check_folder, missing
+from posenc.data.pictures import Labels, Pictures, Pixels, held_out_rows, shortfall
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 IMAGENET_ROWS = {"train": 1_281_167, "test": 50_000}

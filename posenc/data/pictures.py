@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from posenc.common.errors import DataError, MissingDataError
 from posenc.common.seeds import derive
-from posenc.data.corpus import File, check_folder, find, need
+from posenc.data.corpus import File, check_folder, find, missing, need
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -277,9 +277,3 @@ def _records(where: str, raw: bytes, labels: int, classes: int) -> Split:
 def _share(kind: str, train: Split, expected: Mapping[str, int]) -> int:
     """Images that are validation's: as many of the whole release as VALIDATION says, and of a part the same share."""
     return max(1, VALIDATION[kind] * len(train[1]) // expected["train"])
-
-
-def missing(what: str, folder: Path | None, path: str) -> str:
-    """What is said of a data set whose files are not there."""
-    where = "give --data DIR, or POSENC_DATA, with" if folder is None else f"--data {folder} has no"
-    return f"{what} is not at hand: {where} {path}"

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from posenc.common.errors import DataError, MissingDataError
-from posenc.data.corpus import MARK, Corpus, File, Row, check_folder, find, identities, keep, need, quoted, stream
+from posenc.data.corpus import Corpus, File, Row, check_folder, find, identities, keep, missing, need, stream
+from posenc.data.parsing import json_object, quoted, require_object
 
 FIELDS = ("task", "document")
 LETTERS = "ABCD"
@@ -61,8 +62,7 @@ def _reader(
         check_folder(folder)
         first = next((one for file in files if (one := find(folder, places, [file]))), None)
         if first is None:
-            where = "give --data DIR, or POSENC_DATA, with" if folder is None else f"--data {folder} has no"
-            raise MissingDataError(f"{name} is not at hand: {where} {advice}")
+            raise MissingDataError(missing(name, folder, advice))
         found = [need(folder, places, [file], first) for file in files]
 
         def rows(notes: list[str]) -> Iterator[tuple[str, Row]]:
@@ -79,17 +79,7 @@ def _objects(file: File) -> Iterator[tuple[str, Document]]:
     """The objects of JSON lines, each with where it stands."""
     for number, line in enumerate(stream(file), 1):
         where = f"{file}, line {number}"
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: no whole JSON object ({error})") from None
-        yield where, _table(found, where)
-
-
-def _table(value: Any, where: str) -> Document:
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: no JSON object, but {json.dumps(value)[:60]}")
-    return value
+        yield where, json_object(line, where)
 
 
 def _text(table: Mapping[str, Any], key: str, where: str) -> str:
@@ -104,11 +94,11 @@ def _science(task: str, stem: str) -> Callable[[File, str], Iterator[tuple[str, 
 
     def read(file: File, name: str) -> Iterator[tuple[str, Document]]:
         for where, found in _objects(file):
-            question = _table(found.get("question"), f"{where}: 'question'")
+            question = require_object(found.get("question"), f"{where}: 'question'")
             given = question.get("choices")
             if not isinstance(given, list) or len(given) < 2:
                 raise DataError(f"{where}: 'choices' must be a list of at least two")
-            choices = [_table(choice, f"{where}: 'choices'") for choice in given]
+            choices = [require_object(choice, f"{where}: 'choices'") for choice in given]
             texts, labels = ([_text(choice, key, where) for choice in choices] for key in ("text", "label"))
             answer = _text(found, "answerKey", where)
             if answer not in labels:
@@ -148,15 +138,15 @@ def _of_gpqa(file: File, name: str) -> Iterator[tuple[str, Document]]:
 def _of_bbh(file: File, name: str) -> Iterator[tuple[str, Document]]:
     """{"canary": ..., "examples": [{"input": ..., "target": ...}]}."""
     try:
-        whole = _table(json.loads(file.read().decode().removeprefix(MARK)), str(file))
-    except (ValueError, RecursionError) as error:
+        whole = json_object(file.read().decode(), str(file))
+    except UnicodeDecodeError as error:
         raise DataError(f"{file}: no whole JSON object ({error})") from None
     examples = whole.get("examples")
     if not isinstance(examples, list) or not examples:
         raise DataError(f"{file}: 'examples' must be a list of at least one")
     for number, example in enumerate(examples, 1):
         where = f"{file}, example {number}"
-        found = _table(example, where)
+        found = require_object(example, where)
         document = {key: _text(found, key, where) for key in ("input", "target")}
         yield f"leaderboard/bbh_mc/{Path(name).stem}", document
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from posenc.common.errors import ConfigError, DataError, MissingDataError
-from posenc.data.corpus import File, check_folder, lines
+from posenc.data.corpus import File, check_folder, lines, missing
 from posenc.data.photographs import Photographs, fitted
-from posenc.data.pictures import Pixels, missing, shortfall
+from posenc.data.pictures import Pixels, shortfall
 
 FRAMES = 8
 """Of each clip so many are read, evenly over it."""
